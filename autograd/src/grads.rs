@@ -1,0 +1,175 @@
+//! `Grads`: the gradients of one step, kept as tree nodes and uses until they are asked for.
+
+use crate::backward::Pass;
+use crate::graph::Origin;
+use crate::{Cotangent, Param, Tensor};
+use selfsame_engine::{Array, Comm, Error, ErrorKind, Result, ops};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Gradients of leaves and parameters.
+///
+/// A parameter's gradient is the sum over its *uses* in forward order, and each use is either one array or the part
+/// of a sum over samples that this micro-batch or rank has seen. [`Grads::merge`] joins micro-batches and
+/// [`Grads::all_sum`] joins ranks, use by use, so the bits do not depend on how the batch was cut.
+#[derive(Default)]
+pub struct Grads {
+    leaves: BTreeMap<u64, Array>,
+    params: BTreeMap<u64, ParamGrads>,
+}
+
+struct ParamGrads {
+    param: Param,
+    /// In forward order.
+    uses: Vec<Cotangent>,
+}
+
+impl Grads {
+    pub(crate) fn collect(mut pass: Pass) -> Result<Grads> {
+        let mut grads = Grads::default();
+        for (leaf, d) in pass.leaves {
+            let sum = match grads.leaves.remove(&leaf) {
+                None => d,
+                Some(sum) => ops::add_assign(sum, &d)?,
+            };
+            grads.leaves.insert(leaf, sum);
+        }
+        pass.uses.sort_by(|a, b| a.key.cmp(&b.key));
+        for used in pass.uses {
+            let entry = grads.params.entry(used.param.id());
+            entry.or_insert_with(|| ParamGrads { param: used.param, uses: Vec::new() }).uses.push(used.cotangent);
+        }
+        Ok(grads)
+    }
+
+    /// The gradient of a leaf or, for a tensor taken from a parameter, of that parameter; `None` when none arrived.
+    ///
+    /// # Errors
+    /// `Config` for a computed or untracked tensor; else as for [`Grads::param`].
+    #[track_caller]
+    pub fn get(&self, tensor: &Tensor) -> Result<Option<Array>> {
+        match tensor.origin() {
+            Some(Origin::Leaf(leaf)) => Ok(self.leaves.get(leaf).cloned()),
+            Some(Origin::Param(snapshot)) => self.param(&snapshot.param),
+            Some(Origin::Node(..)) | None => {
+                Err(Error::new(ErrorKind::Config, "gradient", format!("asked of a tensor of shape {:?}", tensor.shape()))
+                    .expected("a leaf or a parameter's tensor")
+                    .hint("gradients of computed and untracked tensors are not kept"))
+            }
+        }
+    }
+
+    /// The gradient of a parameter: its uses added in forward order; `None` when none arrived.
+    ///
+    /// # Errors
+    /// `Numerics` when a micro-batch or rank of a sum over samples is missing.
+    pub fn param(&self, param: &Param) -> Result<Option<Array>> {
+        let Some(grads) = self.params.get(&param.id()) else { return Ok(None) };
+        let mut uses = grads.uses.iter().cloned().map(Cotangent::total);
+        let Some(first) = uses.next() else { return Ok(None) };
+        uses.try_fold(first?, |sum, d| ops::add_assign(sum, &d?)).map(Some)
+    }
+
+    /// Adds the gradients of another micro-batch of the same step: its k-th use of a parameter meets the k-th here.
+    ///
+    /// # Errors
+    /// `Numerics` when the two did not come from the same program: another number or kind of uses, or the same images
+    /// twice.
+    pub fn merge(&mut self, other: Grads) -> Result<()> {
+        for (leaf, d) in other.leaves {
+            let sum = match self.leaves.remove(&leaf) {
+                None => d,
+                Some(sum) => ops::add_assign(sum, &d)?,
+            };
+            self.leaves.insert(leaf, sum);
+        }
+        for (id, theirs) in other.params {
+            match self.params.remove(&id) {
+                None => {
+                    self.params.insert(id, theirs);
+                }
+                Some(ours) => {
+                    let param = ours.param.clone();
+                    let uses = join(param.path(), ours.uses, theirs.uses)?;
+                    self.params.insert(id, ParamGrads { param, uses });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins the ranks' gradients of parameters, so that every rank holds the whole batch's. Leaves stay local.
+    ///
+    /// Sums over samples meet in the sample tree; other gradients are added in rank order. Every rank must have used
+    /// the same parameters (by path) equally often.
+    ///
+    /// # Errors
+    /// As for [`Comm::exchange`] and [`Grads::merge`].
+    pub fn all_sum(mut self, comm: &Comm) -> Result<Grads> {
+        if comm.size() == 1 {
+            return Ok(self);
+        }
+        let mut order: Vec<(String, u64)> = self.params.iter().map(|(id, g)| (g.param.path().to_string(), *id)).collect();
+        order.sort();
+        let paths: Vec<&str> = order.iter().map(|(path, _)| path.as_str()).collect();
+        let theirs = comm.exchange(order.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>())?;
+        if let Some(other) = theirs.iter().position(|other| *other != paths) {
+            return Err(Error::new(
+                ErrorKind::Numerics,
+                "gradients over ranks",
+                format!("rank {other} has gradients of {} parameters, rank {} of {}", theirs[other].len(), comm.rank(), paths.len()),
+            )
+            .expected("the same parameters on every rank"));
+        }
+        for (path, id) in &order {
+            let grads = self.params.get_mut(id).expect("the order was taken from these keys");
+            let device = grads.uses.first().and_then(Cotangent::device);
+            let Some(device) = device else { continue };
+            let mut ranks = comm.exchange(std::mem::take(&mut grads.uses))?.into_iter().map(|uses| {
+                uses.into_iter().map(|d| d.to_device(&device)).collect::<Result<Vec<_>>>()
+            });
+            let first = ranks.next().expect("a group has at least one rank")?;
+            grads.uses = ranks.try_fold(first, |sum, uses| join(path, sum, uses?))?;
+        }
+        Ok(self)
+    }
+
+    /// The parameters that gradients arrived at, in the order they were made.
+    pub fn params(&self) -> impl Iterator<Item = &Param> {
+        self.params.values().map(|g| &g.param)
+    }
+
+    /// Multiplies every gradient, uses and nodes alike: loss weights, gradient clipping.
+    ///
+    /// # Errors
+    /// What the primitives return.
+    pub fn scale(self, factor: f64) -> Result<Grads> {
+        let leaves = self.leaves.into_iter().map(|(id, d)| Ok((id, ops::scale(d, factor)?))).collect::<Result<_>>()?;
+        let params = self
+            .params
+            .into_iter()
+            .map(|(id, g)| {
+                let uses = g.uses.into_iter().map(|d| d.scale(factor)).collect::<Result<_>>()?;
+                Ok((id, ParamGrads { param: g.param, uses }))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Grads { leaves, params })
+    }
+}
+
+impl fmt::Debug for Grads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths = self.params.values().map(|g| (g.param.path(), g.uses.len()));
+        f.debug_struct("Grads").field("leaves", &self.leaves.len()).field("uses", &paths.collect::<Vec<_>>()).finish()
+    }
+}
+
+/// The k-th use of one with the k-th of the other.
+fn join(path: &str, ours: Vec<Cotangent>, theirs: Vec<Cotangent>) -> Result<Vec<Cotangent>> {
+    let (n, m) = (ours.len(), theirs.len());
+    if n != m {
+        return Err(Error::new(ErrorKind::Numerics, path, format!("{n} uses in one part of the step and {m} in another"))
+            .expected("the same forward for every micro-batch and rank"));
+    }
+    ours.into_iter().zip(theirs).map(|(a, b)| a.join(b, path)).collect()
+}

@@ -1,0 +1,122 @@
+//! The differentiable operations, one file each: formula, forward, backward, gradient-check cases, and the method on
+//! [`Tensor`](crate::Tensor).
+//!
+//! To add one, write its file and name it in the list below. Being in [`OPS`] puts it into the gradient check and the
+//! mutation test; a test names a file that nobody listed.
+
+use crate::Cotangent;
+use selfsame_engine::Result;
+
+pub use batch_norm::{BatchMoments, BatchNorm, BatchNormed, BatchStats};
+
+/// What an operation's file needs.
+mod prelude {
+    pub(super) use super::wanted;
+    pub(super) use crate::op::only;
+    pub(super) use crate::{Case, Cotangent, Domain, Gen, Gradient, Op, OpSpec, Saved, Tensor, apply, apply1};
+    pub(super) use selfsame_engine::ops::{self, Binary, Compare, Unary};
+    pub(super) use selfsame_engine::{Array, Error, ErrorKind, Result, Rows};
+}
+
+/// Declares the files and lists their specs.
+macro_rules! operations {
+    ($($file:ident :: $spec:ident),+ $(,)?) => {
+        $(mod $file;)+
+
+        /// Every operation.
+        pub const OPS: &[&crate::OpSpec] = &[$(&$file::$spec),+];
+    };
+}
+
+operations! {
+    abs::ABS,
+    add::ADD,
+    affine::AFFINE,
+    all_gather::ALL_GATHER,
+    argmax::ARGMAX,
+    avg_pool2d::AVG_POOL2D,
+    batch_norm::BATCH_NORM,
+    batch_norm_add_relu::BATCH_NORM_ADD_RELU,
+    batch_norm_relu::BATCH_NORM_RELU,
+    broadcast_to::BROADCAST_TO,
+    clamp::CLAMP,
+    concat::CONCAT,
+    conv2d::CONV2D,
+    cos::COS,
+    cross_entropy::CROSS_ENTROPY,
+    div::DIV,
+    dropout::DROPOUT,
+    erf::ERF,
+    exp::EXP,
+    gather::GATHER,
+    gelu::GELU,
+    global_avg_pool::GLOBAL_AVG_POOL,
+    group_norm::GROUP_NORM,
+    index_select::INDEX_SELECT,
+    interpolate::INTERPOLATE,
+    l2_normalize::L2_NORMALIZE,
+    layer_norm::LAYER_NORM,
+    linear::LINEAR,
+    log1p::LOG1P,
+    log::LOG,
+    log_softmax::LOG_SOFTMAX,
+    log_sum_exp::LOG_SUM_EXP,
+    matmul::MATMUL,
+    max::MAX,
+    max_pool2d::MAX_POOL2D,
+    maximum::MAXIMUM,
+    mean::MEAN,
+    minimum::MINIMUM,
+    mul::MUL,
+    neg::NEG,
+    pad::PAD,
+    permute::PERMUTE,
+    pow_scalar::POW_SCALAR,
+    relu::RELU,
+    reshape::RESHAPE,
+    rsqrt::RSQRT,
+    scatter_add::SCATTER_ADD,
+    select::SELECT,
+    sigmoid::SIGMOID,
+    sin::SIN,
+    slice::SLICE,
+    softmax::SOFTMAX,
+    softplus::SOFTPLUS,
+    sort::SORT,
+    sqrt::SQRT,
+    square::SQUARE,
+    stack::STACK,
+    sub::SUB,
+    sum::SUM,
+    tanh::TANH,
+    topk::TOPK,
+}
+
+/// The gradient of input `i`, computed only when it is asked for.
+fn wanted<C: Into<Cotangent>>(
+    want: &[bool],
+    i: usize,
+    gradient: impl FnOnce() -> Result<C>,
+) -> Result<Option<Cotangent>> {
+    match want.get(i) {
+        Some(true) => Ok(Some(gradient()?.into())),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::OPS;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_file_is_listed() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ops");
+        let listed: BTreeSet<String> = OPS.iter().map(|spec| format!("{}.rs", spec.name)).collect();
+        assert_eq!(listed.len(), OPS.len(), "two operations share a name");
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(name == "mod.rs" || listed.contains(&name), "ops/{name} holds no operation of that name in OPS");
+        }
+    }
+}

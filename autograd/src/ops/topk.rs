@@ -1,0 +1,50 @@
+//! y = the k largest of the last axis, largest first, and their positions.  Backward: dx = dy at those positions.
+
+use super::prelude::*;
+use super::sort::put_back;
+
+struct Topk {
+    k: usize,
+}
+
+/// See [`Tensor::topk`].
+pub(super) static TOPK: OpSpec = OpSpec {
+    name: "topk",
+    gradient: Gradient::Vjp,
+    cases: |g| {
+        let shape = g.full_shape((1, 4));
+        let k = g.below(shape[shape.len() - 1] + 1);
+        Ok(Case::new(Topk { k }, vec![g.array(&shape, Domain::Distinct)?]))
+    },
+};
+
+impl Op for Topk {
+    fn spec(&self) -> &'static OpSpec {
+        &TOPK
+    }
+
+    fn forward(&self, x: &[&Array], save: &mut Saved) -> Result<Vec<Array>> {
+        let (values, positions) = ops::topk(x[0], self.k)?;
+        save.keep(&positions);
+        save.keep_shape(x[0].shape());
+        save.untracked_output(1);
+        Ok(vec![values, positions])
+    }
+
+    fn vjp(&self, saved: &Saved, dy: &[Option<Array>], _: &[bool]) -> Result<Vec<Option<Cotangent>>> {
+        Ok(vec![Some(put_back(only(dy)?, saved)?.into())])
+    }
+}
+
+impl Tensor {
+    /// The `k` largest of the last axis, largest first and of equals the lowest position first; and their positions
+    /// (i64).
+    ///
+    /// # Errors
+    /// `Shape` for rank 0 or a `k` beyond the axis.
+    #[track_caller]
+    pub fn topk(&self, k: usize) -> Result<(Tensor, Array)> {
+        let outputs = apply(Topk { k }, &[self])?;
+        Ok((outputs[0].clone(), outputs[1].array().clone()))
+    }
+}

@@ -1,0 +1,407 @@
+//! `Array`: storage, shape, strides, element type, device. No gradient.
+#![allow(unsafe_code)]
+
+use crate::cpu::{Block, CpuDevice};
+use crate::layout::{Layout, element_count, for_each_run};
+use crate::{DType, Device, Element, Error, ErrorKind, Result};
+use std::fmt;
+use std::sync::Arc;
+
+/// An n-dimensional array on a device.
+///
+/// Cloning and viewing share the storage; writing needs the only handle (see [`Array::make_mut`]).
+#[derive(Clone)]
+pub struct Array {
+    storage: Arc<Block>,
+    layout: Layout,
+    dtype: DType,
+    device: Device,
+}
+
+impl Array {
+    /// A contiguous array of `shape` whose elements `fill` writes. `fill` must write every element: what it finds
+    /// there is whatever the block held before. `owner` names the operation in memory statistics.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, or what `fill` returns.
+    pub fn build<T: Element>(
+        device: &Device,
+        shape: &[usize],
+        owner: &'static str,
+        fill: impl FnOnce(&CpuDevice, &mut [T]) -> Result<()>,
+    ) -> Result<Array> {
+        let n = element_count(shape)?;
+        let Device::Cpu(cpu) = device;
+        let mut block = cpu.memory().take(n * size_of::<T>(), owner)?;
+        if T::DTYPE == DType::Bool {
+            // SAFETY: the block has at least `n` bytes. Bytes of an earlier owner may not be valid truth values.
+            unsafe { block.as_mut_ptr().write_bytes(0, n) };
+        }
+        // SAFETY: the block is initialised (zeroed when new, written by earlier owners since), 64-byte aligned, at
+        // least `n` elements long and not shared yet; every bit pattern is a valid T (bool was zeroed above).
+        let out = unsafe { std::slice::from_raw_parts_mut(block.as_mut_ptr().cast::<T>(), n) };
+        fill(cpu, out)?;
+        Ok(Array {
+            storage: Arc::new(block),
+            layout: Layout::contiguous(shape),
+            dtype: T::DTYPE,
+            device: device.clone(),
+        })
+    }
+
+    /// An array holding `values` in row-major order.
+    ///
+    /// # Errors
+    /// When the number of values is not the product of `shape`.
+    pub fn from_slice<T: Element>(values: &[T], shape: &[usize], device: &Device) -> Result<Array> {
+        let n = element_count(shape)?;
+        if n != values.len() {
+            return Err(Error::new(ErrorKind::Shape, "array", format!("{} values for shape {shape:?}", values.len()))
+                .expected(format!("{n} values")));
+        }
+        Array::build(device, shape, "array", |_, out| {
+            out.copy_from_slice(values);
+            Ok(())
+        })
+    }
+
+    /// An array of one value everywhere.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn full<T: Element>(value: T, shape: &[usize], device: &Device) -> Result<Array> {
+        Array::build(device, shape, "full", |_, out| {
+            out.fill(value);
+            Ok(())
+        })
+    }
+
+    /// A scalar (rank 0).
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn scalar<T: Element>(value: T, device: &Device) -> Result<Array> {
+        Array::full(value, &[], device)
+    }
+
+    /// An array of zeros (false for `bool`).
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn zeros(shape: &[usize], dtype: DType, device: &Device) -> Result<Array> {
+        crate::with_dtype!(dtype, T, Array::full(T::default(), shape, device))
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> &[usize] {
+        self.layout.shape()
+    }
+
+    /// Number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape().len()
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.layout.numel()
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Shape, strides and offset.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Whether the elements lie in row-major order without gaps.
+    pub fn is_contiguous(&self) -> bool {
+        self.layout.is_contiguous()
+    }
+
+    fn with_layout(&self, layout: Layout) -> Array {
+        Array { storage: Arc::clone(&self.storage), layout, dtype: self.dtype, device: self.device.clone() }
+    }
+
+    /// A view with the axes in the order `axes`.
+    ///
+    /// # Errors
+    /// When `axes` is not a permutation.
+    pub fn permute(&self, axes: &[usize]) -> Result<Array> {
+        Ok(self.with_layout(self.layout.permute(axes)?))
+    }
+
+    /// A view with axes `a` and `b` exchanged.
+    ///
+    /// # Errors
+    /// When an axis does not exist.
+    pub fn transpose(&self, a: usize, b: usize) -> Result<Array> {
+        let mut axes: Vec<usize> = (0..self.rank()).collect();
+        if a >= axes.len() || b >= axes.len() {
+            return Err(Error::new(ErrorKind::Shape, "transpose", format!("axes {a} and {b} of {:?}", self.shape())));
+        }
+        axes.swap(a, b);
+        self.permute(&axes)
+    }
+
+    /// A view of `start..end` along `axis`.
+    ///
+    /// # Errors
+    /// When the range leaves the axis.
+    pub fn slice(&self, axis: usize, start: usize, end: usize) -> Result<Array> {
+        self.slice_step(axis, start, end, 1)
+    }
+
+    /// A view of every `step`-th element of `start..end` along `axis`.
+    ///
+    /// # Errors
+    /// When the range leaves the axis or `step` is 0.
+    pub fn slice_step(&self, axis: usize, start: usize, end: usize, step: usize) -> Result<Array> {
+        Ok(self.with_layout(self.layout.slice(axis, start, end, step)?))
+    }
+
+    /// A view with `axis` reversed.
+    ///
+    /// # Errors
+    /// When the axis does not exist.
+    pub fn flip(&self, axis: usize) -> Result<Array> {
+        Ok(self.with_layout(self.layout.flip(axis)?))
+    }
+
+    /// A view repeated along new leading axes and axes of length 1.
+    ///
+    /// # Errors
+    /// When the shapes do not broadcast.
+    pub fn broadcast_to(&self, shape: &[usize]) -> Result<Array> {
+        Ok(self.with_layout(self.layout.broadcast_to(shape)?))
+    }
+
+    /// The elements in row-major order under another shape; a view where possible, else a copy.
+    ///
+    /// # Errors
+    /// When the number of elements differs.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Array> {
+        if element_count(shape)? != self.numel() {
+            return Err(Error::new(ErrorKind::Shape, "reshape", format!("{:?} to {shape:?}", self.shape()))
+                .expected(format!("{} elements", self.numel())));
+        }
+        match self.layout.reshape(shape) {
+            Some(layout) => Ok(self.with_layout(layout)),
+            None => self.contiguous()?.reshape(shape),
+        }
+    }
+
+    /// This array if its elements already lie in row-major order without gaps, else a copy that does.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn contiguous(&self) -> Result<Array> {
+        if self.is_contiguous() { Ok(self.clone()) } else { self.copy() }
+    }
+
+    /// A contiguous copy with storage of its own.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn copy(&self) -> Result<Array> {
+        crate::with_dtype!(self.dtype, T, {
+            let source = self.storage.as_ptr().cast::<T>();
+            Array::build::<T>(&self.device, self.shape(), "copy", |_, out| {
+                let mut at = 0;
+                for_each_run(&self.layout, |base, stride, len| {
+                    let run = &mut out[at..at + len];
+                    at += len;
+                    // SAFETY: a layout only visits elements inside its storage (`Layout` keeps that invariant), which
+                    // holds elements of type T for this dtype.
+                    unsafe {
+                        let from = source.offset(base);
+                        if stride == 1 {
+                            run.copy_from_slice(std::slice::from_raw_parts(from, len));
+                        } else {
+                            for (i, value) in run.iter_mut().enumerate() {
+                                *value = *from.offset(i as isize * stride);
+                            }
+                        }
+                    }
+                });
+                Ok(())
+            })
+        })
+    }
+
+    /// The elements of a contiguous array on the CPU.
+    ///
+    /// # Errors
+    /// When the element type is another or the array is not contiguous.
+    pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
+        self.expect_dtype::<T>()?;
+        if !self.is_contiguous() {
+            return Err(Error::new(
+                ErrorKind::Shape,
+                "as_slice",
+                format!("shape {:?} with strides {:?}", self.shape(), self.layout.strides()),
+            )
+            .expected("a contiguous array")
+            .hint("call contiguous() first"));
+        }
+        // SAFETY: the dtype matches T, and a contiguous layout spans `numel` elements from `offset` inside the storage.
+        Ok(unsafe {
+            std::slice::from_raw_parts(self.storage.as_ptr().cast::<T>().add(self.layout.offset()), self.numel())
+        })
+    }
+
+    /// The elements of this array's storage from its first byte to at least the last element that the layout
+    /// reaches, for loops that follow the layout themselves.
+    ///
+    /// # Errors
+    /// When the element type is another.
+    pub fn storage_slice<T: Element>(&self) -> Result<&[T]> {
+        self.expect_dtype::<T>()?;
+        let n = match T::DTYPE {
+            // Behind the last element of an array of truth values may be bytes that are none.
+            DType::Bool => self.layout.reach(),
+            _ => self.storage.size() / size_of::<T>(),
+        };
+        // SAFETY: the block is initialised and at least `n` elements long. Every bit pattern is a valid numeric T; the
+        // elements of a bool array up to the last one that a layout reaches were written as bool.
+        Ok(unsafe { std::slice::from_raw_parts(self.storage.as_ptr().cast::<T>(), n) })
+    }
+
+    /// The elements for writing. Copies first when the storage is shared or not contiguous.
+    ///
+    /// # Errors
+    /// When the element type is another, or `OutOfMemory`.
+    pub fn make_mut<T: Element>(&mut self) -> Result<&mut [T]> {
+        self.expect_dtype::<T>()?;
+        if !self.is_contiguous() || Arc::get_mut(&mut self.storage).is_none() {
+            *self = self.copy()?;
+        }
+        let (offset, n) = (self.layout.offset(), self.layout.numel());
+        let block = Arc::get_mut(&mut self.storage).expect("a fresh copy has one handle");
+        // SAFETY: as in `as_slice`, and this is the only handle to the storage.
+        Ok(unsafe { std::slice::from_raw_parts_mut(block.as_mut_ptr().cast::<T>().add(offset), n) })
+    }
+
+    /// The same elements for use on another device. CPU devices share memory, so between them this is a view.
+    pub fn to_device(&self, device: &Device) -> Array {
+        Array { device: device.clone(), ..self.clone() }
+    }
+
+    /// Whether this is the only handle to its storage, so that writing needs no copy.
+    pub fn is_unique(&mut self) -> bool {
+        Arc::get_mut(&mut self.storage).is_some()
+    }
+
+    /// Whether both are views of one storage.
+    pub fn shares_storage(&self, other: &Array) -> bool {
+        Arc::ptr_eq(&self.storage, &other.storage)
+    }
+
+    /// The elements in row-major order.
+    ///
+    /// # Errors
+    /// When the element type is another.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        self.expect_dtype::<T>()?;
+        Ok(self.contiguous()?.as_slice::<T>()?.to_vec())
+    }
+
+    /// The value of an array with one element.
+    ///
+    /// # Errors
+    /// When there are more elements or the type is another.
+    pub fn item<T: Element>(&self) -> Result<T> {
+        match self.to_vec::<T>()?.as_slice() {
+            [value] => Ok(*value),
+            _ => Err(Error::new(ErrorKind::Shape, "item", format!("shape {:?}", self.shape())).expected("one element")),
+        }
+    }
+
+    fn expect_dtype<T: Element>(&self) -> Result<()> {
+        if self.dtype == T::DTYPE {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::DType, "array", format!("elements of type {}", self.dtype)).expected(T::DTYPE.name()))
+    }
+
+    /// The lengths of the axes, when there are exactly `N`.
+    ///
+    /// # Errors
+    /// When the rank differs.
+    pub fn dims<const N: usize>(&self) -> Result<[usize; N]> {
+        self.shape().try_into().map_err(|_| {
+            Error::new(ErrorKind::Shape, "dims", format!("shape {:?}", self.shape())).expected(format!("{N} axes"))
+        })
+    }
+}
+
+impl fmt::Debug for Array {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Array {}{:?}", self.dtype, self.shape())?;
+        let shown = crate::with_dtype!(self.dtype, T, self.to_vec::<T>().map(|v| {
+            let head: Vec<String> = v.iter().take(8).map(|x| format!("{x:?}")).collect();
+            format!(" [{}{}]", head.join(", "), if v.len() > 8 { ", …" } else { "" })
+        }));
+        f.write_str(&shown.unwrap_or_default())
+    }
+}
+
+/// Runs an expression with a type name bound to the Rust type of a [`DType`].
+#[macro_export]
+macro_rules! with_dtype {
+    ($dtype:expr, $T:ident, $body:expr) => {
+        match $dtype {
+            $crate::DType::F32 => { type $T = f32; $body }
+            $crate::DType::F64 => { type $T = f64; $body }
+            $crate::DType::BF16 => { type $T = $crate::bf16; $body }
+            $crate::DType::F16 => { type $T = $crate::f16; $body }
+            $crate::DType::I32 => { type $T = i32; $body }
+            $crate::DType::I64 => { type $T = i64; $body }
+            $crate::DType::U8 => { type $T = u8; $body }
+            $crate::DType::Bool => { type $T = bool; $body }
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_share_and_copies_do_not() {
+        let device = Device::cpu_with(1).unwrap();
+        let a = Array::from_slice(&[1f32, 2., 3., 4., 5., 6.], &[2, 3], &device).unwrap();
+        let t = a.transpose(0, 1).unwrap();
+        assert!(t.shares_storage(&a));
+        assert_eq!(t.to_vec::<f32>().unwrap(), [1., 4., 2., 5., 3., 6.]);
+        let mut b = a.clone();
+        b.make_mut::<f32>().unwrap()[0] = 9.;
+        assert_eq!(a.to_vec::<f32>().unwrap()[0], 1.);
+        assert_eq!(b.to_vec::<f32>().unwrap()[0], 9.);
+    }
+
+    #[test]
+    fn bool_arrays_hold_valid_values() {
+        let device = Device::cpu_with(1).unwrap();
+        drop(Array::full(0xffu8, &[100], &device).unwrap());
+        let flags = Array::zeros(&[100], DType::Bool, &device).unwrap();
+        assert!(flags.to_vec::<bool>().unwrap().iter().all(|f| !f));
+    }
+
+    #[test]
+    fn wrong_reads_are_errors() {
+        let device = Device::cpu_with(1).unwrap();
+        let a = Array::from_slice(&[1f32, 2.], &[2], &device).unwrap();
+        assert_eq!(a.to_vec::<f64>().unwrap_err().kind(), ErrorKind::DType);
+        assert_eq!(a.item::<f32>().unwrap_err().kind(), ErrorKind::Shape);
+        assert!(Array::from_slice(&[1f32], &[2], &device).is_err());
+    }
+}

@@ -1,0 +1,242 @@
+//! Collectives between ranks, in canonical order: what a collective returns depends on ranks' values, never on who
+//! arrived first.
+//!
+//! [`Comm::emulated`] gives ranks that are threads of one process. NCCL and MPI fit behind the same methods.
+
+use crate::{Array, Error, ErrorKind, Result, SampleSum, ops};
+use std::any::Any;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// One rank's end of a group of ranks.
+///
+/// Every rank must call the same collectives in the same order. No collective may be called from inside a worker task.
+pub struct Comm {
+    rank: usize,
+    group: Option<Arc<Group>>,
+}
+
+struct Group {
+    size: usize,
+    round: Mutex<Round>,
+    changed: Condvar,
+}
+
+type Parcel = Arc<dyn Any + Send + Sync>;
+
+#[derive(Default)]
+struct Round {
+    number: u64,
+    parcels: Vec<Option<Parcel>>,
+    arrived: usize,
+    delivered: Vec<Parcel>,
+    left: bool,
+}
+
+impl Group {
+    fn lock(&self) -> MutexGuard<'_, Round> {
+        self.round.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Comm {
+    /// The only rank of a group of one.
+    pub fn single() -> Comm {
+        Comm { rank: 0, group: None }
+    }
+
+    /// `size` ranks of one process, to be moved to one thread each.
+    ///
+    /// # Errors
+    /// When `size` is zero.
+    pub fn emulated(size: usize) -> Result<Vec<Comm>> {
+        if size == 0 {
+            return Err(Error::new(ErrorKind::Config, "ranks", "0").expected("at least 1"));
+        }
+        let round = Round { parcels: vec![None; size], ..Round::default() };
+        let group = Arc::new(Group { size, round: Mutex::new(round), changed: Condvar::new() });
+        Ok((0..size).map(|rank| Comm { rank, group: Some(Arc::clone(&group)) }).collect())
+    }
+
+    /// This rank's number, from 0.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Number of ranks.
+    pub fn size(&self) -> usize {
+        self.group.as_ref().map_or(1, |g| g.size)
+    }
+
+    /// Every rank's value, in rank order.
+    ///
+    /// # Errors
+    /// `Device` when a rank has left the group, or when ranks exchange different types.
+    pub fn exchange<T: Clone + Send + Sync + 'static>(&self, value: T) -> Result<Vec<T>> {
+        let Some(group) = &self.group else { return Ok(vec![value]) };
+        let mut round = group.lock();
+        let number = round.number;
+        round.parcels[self.rank] = Some(Arc::new(value));
+        round.arrived += 1;
+        if round.arrived == group.size {
+            round.delivered = round.parcels.iter_mut().map(|p| p.take().expect("every rank has arrived")).collect();
+            round.arrived = 0;
+            round.number += 1;
+            group.changed.notify_all();
+        }
+        while round.number == number {
+            if round.left {
+                return Err(Error::new(ErrorKind::Device, "collective", "a rank has left the group")
+                    .expected("all ranks in the same collective"));
+            }
+            round = group.changed.wait(round).unwrap_or_else(PoisonError::into_inner);
+        }
+        // The next round cannot complete, and so cannot replace `delivered`, before this rank has joined it.
+        let delivered = round.delivered.clone();
+        drop(round);
+        delivered
+            .iter()
+            .map(|p| p.downcast_ref::<T>().cloned())
+            .collect::<Option<Vec<T>>>()
+            .ok_or_else(|| Error::new(ErrorKind::Device, "collective", "ranks are in different collectives"))
+    }
+
+    /// Waits until every rank is here.
+    ///
+    /// # Errors
+    /// As for [`Comm::exchange`].
+    pub fn barrier(&self) -> Result<()> {
+        self.exchange(()).map(drop)
+    }
+
+    /// The ranks' arrays joined along axis 0, in rank order.
+    ///
+    /// # Errors
+    /// As for [`Comm::exchange`], or when shapes differ beyond axis 0.
+    pub fn all_gather(&self, local: &Array) -> Result<Array> {
+        let parts = self.exchange(local.clone())?;
+        let parts: Vec<Array> = parts.iter().map(|p| p.to_device(local.device())).collect();
+        ops::concat(&parts.iter().collect::<Vec<_>>(), 0)
+    }
+
+    /// Rank `root`'s array, on every rank.
+    ///
+    /// # Errors
+    /// As for [`Comm::exchange`], or when `root` is not a rank.
+    pub fn broadcast(&self, local: &Array, root: usize) -> Result<Array> {
+        let parts = self.exchange(local.clone())?;
+        let size = parts.len();
+        parts.get(root).map(|p| p.to_device(local.device())).ok_or_else(|| {
+            Error::new(ErrorKind::Config, "broadcast", format!("root {root}")).expected(format!("a rank below {size}"))
+        })
+    }
+
+    /// The sum over ranks, added in rank order, on every rank. Sums over samples go through [`Comm::all_sum`].
+    ///
+    /// # Errors
+    /// As for [`Comm::exchange`].
+    pub fn all_reduce(&self, local: &Array) -> Result<Array> {
+        let mut parts = self.exchange(local.clone())?.into_iter().map(|p| p.to_device(local.device()));
+        let first = parts.next().expect("a group has at least one rank");
+        parts.try_fold(first, |sum, part| ops::add_assign(sum, &part))
+    }
+
+    /// This rank's equal share along axis 0 of [`Comm::all_reduce`].
+    ///
+    /// # Errors
+    /// As for [`Comm::exchange`], or `Shape` when axis 0 does not divide by the number of ranks.
+    pub fn reduce_scatter(&self, local: &Array) -> Result<Array> {
+        let sum = self.all_reduce(local)?;
+        let rows = sum.shape().first().copied().unwrap_or(0);
+        if rows % self.size() != 0 {
+            return Err(Error::new(ErrorKind::Shape, "reduce_scatter", format!("{rows} rows"))
+                .expected(format!("a multiple of {} ranks", self.size())));
+        }
+        let share = rows / self.size();
+        sum.slice(0, self.rank * share, (self.rank + 1) * share)
+    }
+
+    /// All ranks' nodes of a sum over samples, on every rank.
+    ///
+    /// # Errors
+    /// As for [`Comm::exchange`], or `Numerics` when two ranks hold the same leaf.
+    pub fn all_sum(&self, local: SampleSum) -> Result<SampleSum> {
+        if self.group.is_none() {
+            return Ok(local);
+        }
+        let device = local.values().next().map(|node| node.device().clone());
+        let mut total = SampleSum::default();
+        for part in self.exchange(local)? {
+            for (first, level, node) in part.into_blocks() {
+                let node = device.as_ref().map_or(node.clone(), |device| node.to_device(device));
+                total.add(first, level, node)?;
+            }
+        }
+        Ok(total)
+    }
+}
+
+impl Drop for Comm {
+    fn drop(&mut self) {
+        if let Some(group) = &self.group {
+            group.lock().left = true;
+            group.changed.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, Rows};
+
+    fn on_ranks<T: Send>(size: usize, body: impl Fn(Comm) -> T + Sync) -> Vec<T> {
+        let comms = Comm::emulated(size).unwrap();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = comms.into_iter().map(|comm| scope.spawn(|| body(comm))).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn gather_is_in_rank_order_and_rounds_do_not_mix() {
+        for gathered in on_ranks(3, |comm| {
+            let device = Device::cpu_with(1).unwrap();
+            let mut seen = Vec::new();
+            for round in 0..20 {
+                let local = Array::full(comm.rank() as i32 * 100 + round, &[1], &device).unwrap();
+                seen.extend(comm.all_gather(&local).unwrap().to_vec::<i32>().unwrap());
+            }
+            seen
+        }) {
+            let expected: Vec<i32> = (0..20).flat_map(|round| [round, 100 + round, 200 + round]).collect();
+            assert_eq!(gathered, expected);
+        }
+    }
+
+    #[test]
+    fn sample_sums_do_not_depend_on_ranks() {
+        let rows: Vec<f32> = (0..96 * 3).map(|i| ((i * 7919) % 1013) as f32 * 1e-3 - 0.4).collect();
+        let total = |size: usize| {
+            let mut sums = on_ranks(size, |comm| {
+                let device = Device::cpu_with(1).unwrap();
+                let share = 96 / size;
+                let (from, to) = (comm.rank() * share, (comm.rank() + 1) * share);
+                let x = Array::from_slice(&rows[from * 3..to * 3], &[share, 3], &device).unwrap();
+                let local = ops::rows_sum(&x, Rows::of(x.shape(), from).unwrap()).unwrap();
+                comm.all_sum(local).unwrap().total().unwrap().to_vec::<f32>().unwrap()
+            });
+            sums.dedup();
+            assert_eq!(sums.len(), 1);
+            sums.remove(0)
+        };
+        let single = total(1);
+        assert_eq!(total(2), single);
+        assert_eq!(total(3), single);
+    }
+
+    #[test]
+    fn a_rank_that_leaves_is_an_error_not_a_hang() {
+        let results = on_ranks(2, |comm| if comm.rank() == 0 { comm.barrier().is_err() } else { true });
+        assert_eq!(results, [true, true]);
+    }
+}

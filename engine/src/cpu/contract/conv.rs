@@ -1,0 +1,321 @@
+//! Convolution forward and input gradient: contractions whose rows are gathered from pixels.
+//!
+//! Output pixels fall into classes with the same real taps (3 x 3 with padding 1: inside, four edges, four corners;
+//! the input gradient of stride 2: one per parity). Within a class each row of A is a list of copies at fixed
+//! distances from one source pixel, taps outside the image are no part of it, and cost nothing.
+#![allow(unsafe_code)]
+
+use super::driver::{Class, Source, contract};
+use super::lanes::Real;
+use super::micro::{A_STRIDE, MAX_ROWS, Run};
+use super::pack::{Operand, Packed};
+use super::{Context, SharedMut};
+use selfsame_kernels::order::CHUNK;
+use std::ops::Range;
+
+/// A two-dimensional convolution, in NHWC: x `[n, h, w, c]`, weight `[kh, kw, c / groups, c_out]`, y
+/// `[n, out_h, out_w, c_out]`. Pairs are (vertical, horizontal).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConvShape {
+    pub(crate) n: usize,
+    pub(crate) h: usize,
+    pub(crate) w: usize,
+    pub(crate) c: usize,
+    pub(crate) c_out: usize,
+    pub(crate) kernel: [usize; 2],
+    pub(crate) stride: [usize; 2],
+    pub(crate) padding: [usize; 2],
+    pub(crate) dilation: [usize; 2],
+    pub(crate) groups: usize,
+}
+
+impl ConvShape {
+    /// Height and width of y; zero where the kernel does not fit.
+    pub(crate) fn out_size(&self) -> [usize; 2] {
+        std::array::from_fn(|axis| {
+            let size = [self.h, self.w][axis] + 2 * self.padding[axis];
+            let reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1;
+            if size < reach { 0 } else { (size - reach) / self.stride[axis] + 1 }
+        })
+    }
+
+    /// Elements of x.
+    pub(crate) fn x_len(&self) -> usize {
+        self.n * self.h * self.w * self.c
+    }
+
+    /// Elements of y.
+    pub(crate) fn y_len(&self) -> usize {
+        let [h, w] = self.out_size();
+        self.n * h * w * self.c_out
+    }
+
+    /// Elements of the weight.
+    pub(crate) fn weight_len(&self) -> usize {
+        self.kernel[0] * self.kernel[1] * (self.c / self.groups) * self.c_out
+    }
+
+    /// The input coordinate that tap `k` of output coordinate `o` reads, unless it lies in the padding.
+    fn input_of(&self, axis: usize, o: usize, k: usize) -> Option<usize> {
+        let padded = o * self.stride[axis] + k * self.dilation[axis];
+        padded.checked_sub(self.padding[axis]).filter(|i| *i < [self.h, self.w][axis])
+    }
+
+    /// The output coordinates whose tap `k` is real.
+    pub(super) fn real_outputs(&self, axis: usize, k: usize) -> Range<usize> {
+        let out = self.out_size()[axis];
+        let mut real = (0..out).filter(|o| self.input_of(axis, *o, k).is_some());
+        let first = real.next();
+        first.map_or(0..0, |first| first..real.next_back().unwrap_or(first) + 1)
+    }
+
+    /// Offset in x of the pixel that tap (ky, kx) of output (oy, ox) reads, relative to its image.
+    ///
+    /// The tap must be real.
+    pub(super) fn input_offset(&self, [oy, ox]: [usize; 2], [ky, kx]: [usize; 2]) -> usize {
+        let at = |axis: usize, o: usize, k: usize| {
+            o * self.stride[axis] + k * self.dilation[axis] - self.padding[axis]
+        };
+        (at(0, oy, ky) * self.w + at(1, ox, kx)) * self.c
+    }
+}
+
+/// y = x * weight, each output the canonical contraction over (kh, kw, c) without the taps in the padding.
+///
+/// # Panics
+/// When lengths do not fit the shape, or the channels the groups: the caller checks its operands.
+pub(crate) fn conv2d<T: Real>(cx: &Context<'_>, shape: &ConvShape, x: &[T], weight: &[T], y: &mut [T]) {
+    assert_eq!([x.len(), weight.len(), y.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
+    let [out_h, out_w] = shape.out_size();
+    let (c, c_out) = (shape.c / shape.groups, shape.c_out / shape.groups);
+    let taps = shape.kernel[0] * shape.kernel[1];
+    let axes = std::array::from_fn(|axis| {
+        axis_classes([out_h, out_w][axis], shape.kernel[axis], |o, k| shape.input_of(axis, o, k))
+    });
+    let image = [[shape.h, shape.w, shape.c], [out_h, out_w, shape.c_out]];
+    let pixels = Pixels::new(shape.n, c, shape.kernel, &axes, image);
+    for group in 0..shape.groups {
+        let operand = Operand {
+            data: weight.get(group * c_out..).unwrap_or(&[]),
+            k: taps * c,
+            n: c_out,
+            inner: (taps * c).max(1),
+            outer_stride: 0,
+            row_stride: shape.c_out,
+            col_stride: 1,
+        };
+        pixels.contract(cx, x.get(group * c..).unwrap_or(&[]), &operand, y, group * c_out);
+    }
+}
+
+/// dx from dy: each input element the canonical contraction over (kh, kw, c_out) of the outputs that read it.
+///
+/// # Panics
+/// As for [`conv2d`].
+pub(crate) fn conv2d_input_grad<T: Real>(
+    cx: &Context<'_>,
+    shape: &ConvShape,
+    dy: &[T],
+    weight: &[T],
+    dx: &mut [T],
+) {
+    assert_eq!([dx.len(), weight.len(), dy.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
+    let [out_h, out_w] = shape.out_size();
+    let (c, c_out) = (shape.c / shape.groups, shape.c_out / shape.groups);
+    let axes = std::array::from_fn(|axis| {
+        axis_classes([shape.h, shape.w][axis], shape.kernel[axis], |i, k| {
+            let distance = (i + shape.padding[axis]).checked_sub(k * shape.dilation[axis])?;
+            let o = distance / shape.stride[axis];
+            (distance % shape.stride[axis] == 0 && o < [out_h, out_w][axis]).then_some(o)
+        })
+    });
+    let image = [[out_h, out_w, shape.c_out], [shape.h, shape.w, shape.c]];
+    let pixels = Pixels::new(shape.n, c_out, shape.kernel, &axes, image);
+    for group in 0..shape.groups {
+        let operand = Operand {
+            data: weight.get(group * c_out..).unwrap_or(&[]),
+            k: shape.kernel[0] * shape.kernel[1] * c_out,
+            n: c,
+            inner: c_out.max(1),
+            outer_stride: c * shape.c_out,
+            row_stride: 1,
+            col_stride: shape.c_out,
+        };
+        pixels.contract(cx, dy.get(group * c_out..).unwrap_or(&[]), &operand, dx, group * c);
+    }
+}
+
+/// Coordinates of one axis that have the same real taps.
+struct AxisClass {
+    /// Real taps, increasing.
+    taps: Vec<usize>,
+    /// Source coordinate of tap `taps[i]` less that of `taps[0]`; the same for every coordinate of the class.
+    deltas: Vec<isize>,
+    /// (coordinate, source coordinate of `taps[0]`), or 0 where there is no real tap.
+    coordinates: Vec<(usize, usize)>,
+}
+
+/// Groups the coordinates `0..size` by their real taps; `source` gives what a tap reads.
+fn axis_classes(size: usize, taps: usize, source: impl Fn(usize, usize) -> Option<usize>) -> Vec<AxisClass> {
+    let mut classes: Vec<AxisClass> = Vec::new();
+    for at in 0..size {
+        let real: Vec<(usize, usize)> = (0..taps).filter_map(|k| Some((k, source(at, k)?))).collect();
+        let base = real.first().map_or(0, |(_, source)| *source);
+        let taps: Vec<usize> = real.iter().map(|(k, _)| *k).collect();
+        match classes.iter_mut().find(|class| class.taps == taps) {
+            Some(class) => class.coordinates.push((at, base)),
+            None => {
+                let deltas = real.iter().map(|(_, source)| source.wrapping_sub(base).cast_signed()).collect();
+                classes.push(AxisClass { taps, deltas, coordinates: vec![(at, base)] });
+            }
+        }
+    }
+    classes
+}
+
+/// `len` elements at `delta` from the row's source pixel become positions `at ..` of the chunk.
+#[derive(Clone, Copy)]
+struct Copy {
+    delta: isize,
+    at: usize,
+    len: usize,
+}
+
+/// The rows of a convolution: all pixels of one side, by class, with what each gathers from the other side.
+struct Pixels<'a> {
+    classes: Vec<Class>,
+    /// By class: vertical and horizontal coordinates.
+    axes: Vec<[&'a AxisClass; 2]>,
+    /// By class, then by chunk.
+    copies: Vec<Vec<Vec<Copy>>>,
+    /// Height, width and channels of the side that is read and of the side that is written.
+    image: [[usize; 3]; 2],
+}
+
+impl<'a> Pixels<'a> {
+    /// `depth` channels of each real tap take part.
+    fn new(
+        images: usize,
+        depth: usize,
+        kernel: [usize; 2],
+        axes: &'a [Vec<AxisClass>; 2],
+        image: [[usize; 3]; 2],
+    ) -> Pixels<'a> {
+        let mut pixels = Pixels { classes: Vec::new(), axes: Vec::new(), copies: Vec::new(), image };
+        let [_, width, channels] = image[0].map(usize::cast_signed);
+        let chunks = (kernel[0] * kernel[1] * depth).div_ceil(CHUNK);
+        for y in &axes[0] {
+            for x in &axes[1] {
+                let mut copies = vec![Vec::new(); chunks];
+                for (ky, dy) in y.taps.iter().zip(&y.deltas) {
+                    for (kx, dx) in x.taps.iter().zip(&x.deltas) {
+                        let position = (ky * kernel[1] + kx) * depth;
+                        push_copies(&mut copies, position, depth, (dy * width + dx) * channels);
+                    }
+                }
+                let runs = copies.iter().map(|copies| runs(copies)).collect();
+                let rows = images * y.coordinates.len() * x.coordinates.len();
+                pixels.classes.push(Class { rows, runs });
+                pixels.axes.push([y, x]);
+                pixels.copies.push(copies);
+            }
+        }
+        pixels
+    }
+
+    /// Contracts the gathered rows of `from` with `weight`, into the channels of `to` from `first_channel`.
+    fn contract<T: Real>(
+        &self,
+        cx: &Context<'_>,
+        from: &[T],
+        weight: &Operand<'_, T>,
+        to: &mut [T],
+        first_channel: usize,
+    ) {
+        let packed = Packed::new(cx, weight);
+        let rows = PixelRows { pixels: self, from, first_channel };
+        // SAFETY: rows are pixels of `to`, each once, and `first_channel + weight.n` is at most their channels.
+        unsafe { contract(cx, &rows, &packed, SharedMut::new(to)) }
+    }
+
+    /// Calls `visit(row, [image, i, j])` for rows `first .. first + rows` of the class, where i and j index the
+    /// class's coordinates.
+    fn for_each_row(&self, class: usize, first: usize, rows: usize, mut visit: impl FnMut(usize, [usize; 3])) {
+        let [height, width] = self.axes[class].map(|axis| axis.coordinates.len());
+        let mut at = [first / (height * width), first / width % height, first % width];
+        for row in 0..rows {
+            visit(row, at);
+            at[2] += 1;
+            if at[2] == width {
+                (at[1], at[2]) = (at[1] + 1, 0);
+                if at[1] == height {
+                    (at[0], at[1]) = (at[0] + 1, 0);
+                }
+            }
+        }
+    }
+}
+
+/// Adds the copies of one tap, cut at the chunks, and joined to the last where source and position go on.
+fn push_copies(copies: &mut [Vec<Copy>], position: usize, depth: usize, delta: isize) {
+    let mut done = 0;
+    while done < depth {
+        let at = (position + done) % CHUNK;
+        let len = (CHUNK - at).min(depth - done);
+        let delta = delta + done.cast_signed();
+        let chunk = &mut copies[(position + done) / CHUNK];
+        match chunk.last_mut() {
+            Some(last) if last.at + last.len == at && last.delta + last.len.cast_signed() == delta => last.len += len,
+            _ => chunk.push(Copy { delta, at, len }),
+        }
+        done += len;
+    }
+}
+
+/// The positions that the copies fill.
+fn runs(copies: &[Copy]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for copy in copies {
+        match runs.last_mut() {
+            Some(last) if last.start + last.len == copy.at => last.len += copy.len,
+            _ => runs.push(Run { start: copy.at, len: copy.len }),
+        }
+    }
+    runs
+}
+
+/// [`Pixels`] with the memory of the side that is read.
+struct PixelRows<'a, T> {
+    pixels: &'a Pixels<'a>,
+    from: &'a [T],
+    first_channel: usize,
+}
+
+impl<T: Real> Source<T> for PixelRows<'_, T> {
+    fn classes(&self) -> &[Class] {
+        &self.pixels.classes
+    }
+
+    fn load(&self, class: usize, first: usize, rows: usize, chunk: usize, to: &mut [T]) {
+        let [height, width, channels] = self.pixels.image[0];
+        let [y, x] = self.pixels.axes[class];
+        let copies = &self.pixels.copies[class][chunk];
+        self.pixels.for_each_row(class, first, rows, |row, [image, i, j]| {
+            let pixel = (image * height + y.coordinates[i].1) * width + x.coordinates[j].1;
+            let to = &mut to[row * A_STRIDE..][..CHUNK];
+            for &Copy { delta, at, len } in copies {
+                let start = (pixel * channels).wrapping_add_signed(delta);
+                to[at..at + len].copy_from_slice(&self.from[start..start + len]);
+            }
+        });
+    }
+
+    fn outputs(&self, class: usize, first: usize, rows: usize, to: &mut [usize; MAX_ROWS]) {
+        let [height, width, channels] = self.pixels.image[1];
+        let [y, x] = self.pixels.axes[class];
+        self.pixels.for_each_row(class, first, rows, |row, [image, i, j]| {
+            let pixel = (image * height + y.coordinates[i].0) * width + x.coordinates[j].0;
+            to[row] = pixel * channels + self.first_channel;
+        });
+    }
+}

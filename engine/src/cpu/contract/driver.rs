@@ -1,0 +1,182 @@
+//! The loop around the row micro-kernel, shared by matrix products and convolutions.
+//!
+//! A task is a slice of row tiles. Its loops, from the outside: blocks of columns (a chunk of one stays in the
+//! second-level cache), chunks of k, tiles of A (copied once, they stay in the first-level cache), panels of B.
+#![allow(unsafe_code)]
+
+use super::lanes::Real;
+use super::micro::{A_STRIDE, MAX_ROWS, Output, Run};
+use super::pack::Packed;
+use super::{Context, SharedMut};
+
+/// Columns of B that are worked on together: with [`CHUNK`](selfsame_kernels::order::CHUNK) rows of f32, 1 MiB.
+const COLUMN_BLOCK: usize = 512;
+
+/// Rows with the same taps: which positions of each chunk take part in their sums.
+pub(super) struct Class {
+    pub(super) rows: usize,
+    /// By chunk. Empty where no position takes part.
+    pub(super) runs: Vec<Vec<Run>>,
+}
+
+impl Class {
+    /// Positions that take part.
+    fn depth(&self) -> usize {
+        self.runs.iter().flatten().map(|run| run.len).sum()
+    }
+}
+
+/// A left operand whose rows can be copied tile by tile.
+pub(super) trait Source<T>: Sync {
+    fn classes(&self) -> &[Class];
+
+    /// Copies, for rows `first .. first + rows` of the class, the positions of the chunk that take part:
+    /// position k of row m goes to `to[m * A_STRIDE + k]`.
+    fn load(&self, class: usize, first: usize, rows: usize, chunk: usize, to: &mut [T]);
+
+    /// Where the rows' outputs start, in elements from the start of C.
+    fn outputs(&self, class: usize, first: usize, rows: usize, to: &mut [usize; MAX_ROWS]);
+}
+
+/// `rows` rows of a class from `first`, one tile of A.
+#[derive(Clone, Copy)]
+struct Tile {
+    class: usize,
+    first: usize,
+    rows: usize,
+}
+
+/// Cuts every class into tiles of nearly equal height.
+fn tiles(classes: &[Class], max_rows: usize) -> Vec<Tile> {
+    let mut tiles = Vec::new();
+    for (class, Class { rows, .. }) in classes.iter().enumerate() {
+        let count = rows.div_ceil(max_rows);
+        let start = |i: usize| i * rows / count;
+        tiles.extend((0..count).map(|i| Tile { class, first: start(i), rows: start(i + 1) - start(i) }));
+    }
+    tiles
+}
+
+/// Cuts tiles into at most `slices` runs of nearly equal work.
+fn slices(tiles: &[Tile], classes: &[Class], slices: usize) -> Vec<std::ops::Range<usize>> {
+    let depths: Vec<usize> = classes.iter().map(|class| class.depth().max(1)).collect();
+    let work = |tile: &Tile| tile.rows * depths[tile.class];
+    let total: usize = tiles.iter().map(work).sum();
+    let (mut cuts, mut done, mut start) = (Vec::new(), 0, 0);
+    for (i, tile) in tiles.iter().enumerate() {
+        done += work(tile);
+        if done * slices >= (cuts.len() + 1) * total || i + 1 == tiles.len() {
+            cuts.push(start..i + 1);
+            start = i + 1;
+        }
+    }
+    cuts
+}
+
+/// How many slices of rows and of column blocks to make of a product.
+///
+/// Slices are small enough that the rows of A and C stay in the second-level cache when B does too, and large when B
+/// has to be read anew for each of them.
+fn grid(threads: usize, tiles: usize, rows: usize, depth: usize, columns: usize, panels: usize) -> (usize, usize) {
+    const SMALL_B: usize = 1 << 18;
+    const SMALL_SLICE: usize = 1 << 17;
+    let by_rows = if depth * columns <= SMALL_B {
+        (rows * columns.max(depth / 4)).div_ceil(SMALL_SLICE)
+    } else {
+        rows.div_ceil(1024)
+    };
+    let wanted = if threads == 1 { 1 } else { 4 * threads };
+    let by_rows = by_rows.max(wanted.min(rows.div_ceil(256))).clamp(1, tiles.max(1));
+    let by_columns = if by_rows >= threads { 1 } else { (2 * threads).div_ceil(by_rows).min(panels) };
+    (by_rows, by_columns.max(1))
+}
+
+/// C = A · B for the rows of `source`; outputs without a position that takes part become +0.
+///
+/// # Safety
+/// The offsets of [`Source::outputs`] must be distinct rows of `n` elements inside `c`.
+pub(super) unsafe fn contract<T: Real, S: Source<T>>(
+    cx: &Context<'_>,
+    source: &S,
+    b: &Packed<'_, T>,
+    c: SharedMut<T>,
+) {
+    let kernels = T::kernels(cx.isa);
+    let classes = source.classes();
+    let panels = b.panels;
+    let tiles = tiles(classes, kernels.max_rows());
+    let rows = classes.iter().map(|class| class.rows).sum();
+    let depth = classes.iter().map(Class::depth).max().unwrap_or(0);
+    let (row_slices, column_slices) = grid(cx.threads(), tiles.len(), rows, depth, panels.padded(), panels.count());
+    let row_slices = slices(&tiles, classes, row_slices);
+    let first_chunks: Vec<Option<usize>> =
+        classes.iter().map(|class| class.runs.iter().position(|runs| !runs.is_empty())).collect();
+    let block = COLUMN_BLOCK / kernels.max_columns();
+
+    cx.run(row_slices.len() * column_slices, |task| {
+        let tiles = &tiles[row_slices[task / column_slices].clone()];
+        let slice = task % column_slices;
+        let panel_range = slice * panels.count() / column_slices..(slice + 1) * panels.count() / column_slices;
+        let mut a = cx.scratch.lease::<T>(MAX_ROWS * A_STRIDE);
+        let mut ragged = cx.scratch.lease::<T>(MAX_ROWS * kernels.max_columns());
+        let mut offsets = [0; MAX_ROWS];
+        let mut ragged_offsets = [0; MAX_ROWS];
+        for block_start in panel_range.clone().step_by(block) {
+            let block_end = panel_range.end.min(block_start + block);
+            for tile in tiles.iter().filter(|tile| first_chunks[tile.class].is_none()) {
+                source.outputs(tile.class, tile.first, tile.rows, &mut offsets);
+                for panel in (block_start..block_end).map(|i| panels.get(i)) {
+                    for row in &offsets[..tile.rows] {
+                        // SAFETY: the caller promises distinct rows inside C; tasks have distinct tiles and panels.
+                        unsafe { c.slice(row + panel.first, panel.columns) }.fill(T::ZERO);
+                    }
+                }
+            }
+            let chunks = classes.iter().map(|class| class.runs.len()).max().unwrap_or(0);
+            for chunk in 0..chunks {
+                for &Tile { class, first, rows } in tiles {
+                    let runs = &classes[class].runs[chunk];
+                    if runs.is_empty() {
+                        continue;
+                    }
+                    let is_first = first_chunks[class] == Some(chunk);
+                    source.load(class, first, rows, chunk, &mut a);
+                    source.outputs(class, first, rows, &mut offsets);
+                    for panel in (block_start..block_end).map(|i| panels.get(i)) {
+                        let kernel = kernels.rows[rows - 1][panel.vectors - 1];
+                        let packed = b.panel(chunk, panel);
+                        let width = panel.vectors * kernels.width;
+                        if panel.columns == width {
+                            let to = c.at(panel.first);
+                            let before = [to.cast_const()];
+                            let add = if is_first { &[] } else { &before[..] };
+                            // SAFETY: `cx.isa` is present; the tile of A is [MAX_ROWS][A_STRIDE] and the runs lie in
+                            // a chunk; the panel has a row per position; the caller promises the rows of C.
+                            unsafe { kernel(a.as_ptr(), packed.as_ptr(), runs, &Output { add, to, rows: &offsets }) };
+                        } else {
+                            for m in 0..rows {
+                                ragged_offsets[m] = m * width;
+                                // SAFETY: as above; no other task has these columns of these rows.
+                                let c = unsafe { c.slice(offsets[m] + panel.first, panel.columns) };
+                                if !is_first {
+                                    ragged[m * width..][..panel.columns].copy_from_slice(c);
+                                }
+                            }
+                            let to = ragged.as_mut_ptr();
+                            let before = [to.cast_const()];
+                            let add = if is_first { &[] } else { &before[..] };
+                            let out = Output { add, to, rows: &ragged_offsets };
+                            // SAFETY: as above, with a whole tile of scratch for the output.
+                            unsafe { kernel(a.as_ptr(), packed.as_ptr(), runs, &out) };
+                            for m in 0..rows {
+                                // SAFETY: as above.
+                                let c = unsafe { c.slice(offsets[m] + panel.first, panel.columns) };
+                                c.copy_from_slice(&ragged[m * width..][..panel.columns]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    });
+}

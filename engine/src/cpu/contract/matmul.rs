@@ -1,0 +1,134 @@
+//! Matrix products.
+#![allow(unsafe_code)]
+
+use super::driver::{Class, Source, contract};
+use super::lanes::Real;
+use super::micro::{A_STRIDE, MAX_ROWS, Run};
+use super::pack::{Operand, Packed, transpose};
+use super::{Context, SharedMut};
+use selfsame_kernels::order::CHUNK;
+
+/// A matrix `[rows, cols]` in memory: element (i, j) lies at `i * row_stride + j * col_stride`. Of a batch, matrix
+/// `i` starts `i * batch_stride` elements on; zero shares one matrix among all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Matrix<'a, T> {
+    pub(crate) data: &'a [T],
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) col_stride: usize,
+    pub(crate) batch_stride: usize,
+}
+
+impl<'a, T> Matrix<'a, T> {
+    /// A batch of contiguous row-major matrices.
+    pub(crate) fn new(data: &'a [T], rows: usize, cols: usize) -> Matrix<'a, T> {
+        Matrix { data, rows, cols, row_stride: cols, col_stride: 1, batch_stride: rows * cols }
+    }
+
+    /// The transposed matrix, over the same memory.
+    pub(crate) fn transposed(self) -> Matrix<'a, T> {
+        let Matrix { rows, cols, row_stride, col_stride, .. } = self;
+        Matrix { rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride, ..self }
+    }
+
+    /// Matrix `i` of the batch.
+    fn get(&self, i: usize) -> Matrix<'a, T> {
+        let start = i * self.batch_stride;
+        assert!(start <= self.data.len(), "matrix larger than its memory");
+        let matrix = Matrix { data: &self.data[start..], batch_stride: 0, ..*self };
+        let last = |n: usize, stride: usize| n.saturating_sub(1) * stride;
+        let extent = last(self.rows, self.row_stride) + last(self.cols, self.col_stride) + 1;
+        assert!(self.rows * self.cols == 0 || extent <= matrix.data.len(), "matrix larger than its memory");
+        matrix
+    }
+}
+
+/// `c[i] = a[i] · b[i]` for each matrix of a batch: `[m, k] · [k, n] → [m, n]`, `c` contiguous.
+///
+/// Each element is the canonical contraction over k (see the module).
+///
+/// # Panics
+/// When shapes or lengths do not fit: the caller checks its operands.
+pub(crate) fn matmul<T: Real>(
+    cx: &Context<'_>,
+    batch: usize,
+    a: &Matrix<'_, T>,
+    b: &Matrix<'_, T>,
+    c: &mut [T],
+) {
+    let (m, n) = (a.rows, b.cols);
+    assert_eq!(a.cols, b.rows, "inner sizes");
+    assert_eq!(c.len(), batch * m * n, "output size");
+    if m * n == 0 {
+        return;
+    }
+    if batch == 1 {
+        return product(cx, &a.get(0), &b.get(0), SharedMut::new(c));
+    }
+    let small = m * n * a.cols < 1 << 22;
+    let c = SharedMut::new(c);
+    let one = |cx: &Context<'_>, i: usize| {
+        // SAFETY: each matrix of the batch has its own part of C.
+        let c = unsafe { c.slice(i * m * n, m * n) };
+        product(cx, &a.get(i), &b.get(i), SharedMut::new(c));
+    };
+    if small || batch >= 4 * cx.threads() {
+        cx.run(batch, |i| one(&cx.serial(), i));
+    } else {
+        (0..batch).for_each(|i| one(cx, i));
+    }
+}
+
+fn product<T: Real>(cx: &Context<'_>, a: &Matrix<'_, T>, b: &Matrix<'_, T>, c: SharedMut<T>) {
+    let k = a.cols;
+    let packed = Packed::new(
+        cx,
+        &Operand {
+            data: b.data,
+            k,
+            n: b.cols,
+            inner: k.max(1),
+            outer_stride: 0,
+            row_stride: b.row_stride,
+            col_stride: b.col_stride,
+        },
+    );
+    let runs = (0..k.div_ceil(CHUNK)).map(|i| vec![Run { start: 0, len: CHUNK.min(k - i * CHUNK) }]).collect();
+    let source = MatrixRows { a: *a, n: b.cols, class: [Class { rows: a.rows, runs }] };
+    // SAFETY: row i of C starts at i * n, and C has m * n elements.
+    unsafe { contract(cx, &source, &packed, c) }
+}
+
+/// The rows of a matrix as a left operand.
+struct MatrixRows<'a, T> {
+    a: Matrix<'a, T>,
+    n: usize,
+    class: [Class; 1],
+}
+
+impl<T: Real> Source<T> for MatrixRows<'_, T> {
+    fn classes(&self) -> &[Class] {
+        &self.class
+    }
+
+    fn load(&self, _: usize, first: usize, rows: usize, chunk: usize, to: &mut [T]) {
+        let Matrix { data, cols, row_stride, col_stride, .. } = self.a;
+        let k = chunk * CHUNK;
+        let len = CHUNK.min(cols - k);
+        let from = &data[first * row_stride + k * col_stride..];
+        if col_stride == 1 {
+            for m in 0..rows {
+                to[m * A_STRIDE..][..len].copy_from_slice(&from[m * row_stride..][..len]);
+            }
+        } else {
+            transpose(from, row_stride, col_stride, rows, len, to, A_STRIDE);
+        }
+    }
+
+    fn outputs(&self, _: usize, first: usize, rows: usize, to: &mut [usize; MAX_ROWS]) {
+        for (m, to) in to[..rows].iter_mut().enumerate() {
+            *to = (first + m) * self.n;
+        }
+    }
+}

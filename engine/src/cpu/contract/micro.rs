@@ -1,0 +1,236 @@
+//! Micro-kernels: one tile of `rows x columns` outputs, accumulated in registers over one chunk of k.
+//!
+//! Both kinds start every output at +0, run one chain of fused multiply-adds over the chunk, and only then touch
+//! memory: the sum of a chunk is added to what `add` points at (nothing, the chunks before it, nodes of the sample
+//! tree), in that order, and stored.
+#![allow(unsafe_code)]
+
+use super::lanes::{Real, Lanes, Plain};
+use selfsame_kernels::isa::{Isa, Level};
+use selfsame_kernels::order::CHUNK;
+
+/// Most rows of any tile.
+pub(super) const MAX_ROWS: usize = 14;
+
+/// Distance between the rows of a tile of A, in elements. Constant, so that the kernels address all rows from one
+/// register; an odd number of cache lines, so that rows fall into different sets of the first-level cache.
+pub(super) const A_STRIDE: usize = CHUNK + 21;
+
+/// Positions `start .. start + len` of a chunk that take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) start: usize,
+    pub(super) len: usize,
+}
+
+/// How many positions ahead the rows of B are asked for.
+const B_AHEAD: usize = 8;
+
+/// How many positions ahead the columns of A are asked for.
+const A_AHEAD: usize = 8;
+
+/// Where a tile of sums goes. Real (row, column) lies at `rows[row] + column` from each pointer.
+#[derive(Clone, Copy)]
+pub(super) struct Output<'a, T> {
+    /// Added to the chunk's sum, first to last.
+    pub(super) add: &'a [*const T],
+    pub(super) to: *mut T,
+    pub(super) rows: &'a [usize; MAX_ROWS],
+}
+
+/// A tile from A's rows: `a[row * A_STRIDE + k]` times `b[k * columns + column]`, over k of the runs.
+///
+/// # Safety
+/// The instruction set of the kernel must be there; all elements named above must be valid.
+pub(super) type RowsKernel<T> = unsafe fn(a: *const T, b: *const T, runs: &[Run], out: &Output<'_, T>);
+
+/// A tile from A's columns: `a[at.0 + row]` times `b[at.1 * columns + column]`, over the positions `at`, in order.
+///
+/// # Safety
+/// As for [`RowsKernel`].
+pub(super) type ColumnsKernel<T> = unsafe fn(a: *const T, b: *const T, at: &[(usize, usize)], out: &Output<'_, T>);
+
+/// The micro-kernels of one element type and instruction set.
+pub(crate) struct Kernels<T: 'static> {
+    /// Lanes of a vector. Tiles are one or two vectors wide.
+    pub(super) width: usize,
+    /// Tables by rows - 1, then by vectors - 1.
+    pub(super) rows: &'static [[RowsKernel<T>; 2]],
+    pub(super) columns: &'static [[ColumnsKernel<T>; 2]],
+}
+
+impl<T> Kernels<T> {
+    /// Most rows of a tile.
+    pub(super) fn max_rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Most columns of a tile.
+    pub(super) fn max_columns(&self) -> usize {
+        2 * self.width
+    }
+}
+
+#[inline(always)]
+unsafe fn finish<L: Lanes, const M: usize, const V: usize>(mut sum: [[L; V]; M], out: &Output<'_, L::Elem>) {
+    for &from in out.add {
+        for m in 0..M {
+            for v in 0..V {
+                // SAFETY: the caller vouches for the instruction set and for every element of the output tile.
+                sum[m][v] = unsafe { L::load(from.add(out.rows[m] + v * L::WIDTH)).add(sum[m][v]) };
+            }
+        }
+    }
+    for m in 0..M {
+        for v in 0..V {
+            // SAFETY: as above.
+            unsafe { sum[m][v].store(out.to.add(out.rows[m] + v * L::WIDTH)) };
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn prefetch<L: Lanes, const M: usize, const V: usize>(out: &Output<'_, L::Elem>) {
+    for m in 0..M {
+        for v in 0..V {
+            // SAFETY: the caller vouches for the instruction set and for every element of the output tile.
+            unsafe { L::prefetch(out.to.add(out.rows[m] + v * L::WIDTH)) };
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn rows_kernel<L: Lanes, const M: usize, const V: usize>(
+    a: *const L::Elem,
+    b: *const L::Elem,
+    runs: &[Run],
+    out: &Output<'_, L::Elem>,
+) {
+    // SAFETY: the caller vouches for the instruction set, for A and B over the runs, and for the output tile.
+    unsafe {
+        prefetch::<L, M, V>(out);
+        let mut sum = [[L::zero(); V]; M];
+        for run in runs {
+            let mut b = b.add(run.start * V * L::WIDTH);
+            for k in run.start..run.start + run.len {
+                let a = a.add(k);
+                let mut bv = [L::zero(); V];
+                for v in 0..V {
+                    bv[v] = L::load(b.add(v * L::WIDTH));
+                    L::prefetch(b.wrapping_add((B_AHEAD * V + v) * L::WIDTH));
+                }
+                for m in 0..M {
+                    let am = L::splat(a.add(m * A_STRIDE));
+                    for v in 0..V {
+                        sum[m][v] = am.fma(bv[v], sum[m][v]);
+                    }
+                }
+                b = b.add(V * L::WIDTH);
+            }
+        }
+        finish(sum, out);
+    }
+}
+
+#[inline(always)]
+unsafe fn columns_kernel<L: Lanes, const M: usize, const V: usize>(
+    a: *const L::Elem,
+    b: *const L::Elem,
+    at: &[(usize, usize)],
+    out: &Output<'_, L::Elem>,
+) {
+    // SAFETY: the caller vouches for the instruction set, for A and B at the positions, and for the output tile.
+    unsafe {
+        let mut sum = [[L::zero(); V]; M];
+        for (i, &(from_a, from_b)) in at.iter().enumerate() {
+            // Rows of M elements touch at most two lines as long as M elements fill no more than one.
+            let ahead = a.add(at[(i + A_AHEAD).min(at.len() - 1)].0);
+            L::prefetch(ahead);
+            L::prefetch(ahead.add(M - 1));
+            let (a, b) = (a.add(from_a), b.add(from_b * V * L::WIDTH));
+            let mut bv = [L::zero(); V];
+            for v in 0..V {
+                bv[v] = L::load(b.add(v * L::WIDTH));
+                L::prefetch(b.wrapping_add((B_AHEAD * V + v) * L::WIDTH));
+            }
+            for m in 0..M {
+                let am = L::splat(a.add(m));
+                for v in 0..V {
+                    sum[m][v] = am.fma(bv[v], sum[m][v]);
+                }
+            }
+        }
+        finish(sum, out);
+    }
+}
+
+/// Instantiates both kernels for every tile size of one instruction set.
+macro_rules! kernels {
+    ($name:ident, $lanes:ty, [$($rows:literal)*] $(, $feature:literal)?) => {
+        pub(super) static $name: Kernels<<$lanes as Lanes>::Elem> = {
+            type L = $lanes;
+            type T = <$lanes as Lanes>::Elem;
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn rows<const M: usize, const V: usize>(
+                a: *const T, b: *const T, runs: &[Run], out: &Output<'_, T>,
+            ) {
+                // SAFETY: passed on from the caller; the feature of this function is the one the lanes need.
+                unsafe { rows_kernel::<L, M, V>(a, b, runs, out) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn columns<const M: usize, const V: usize>(
+                a: *const T, b: *const T, at: &[(usize, usize)], out: &Output<'_, T>,
+            ) {
+                // SAFETY: passed on from the caller; the feature of this function is the one the lanes need.
+                unsafe { columns_kernel::<L, M, V>(a, b, at, out) }
+            }
+            Kernels {
+                width: L::WIDTH,
+                rows: &[$([rows::<$rows, 1>, rows::<$rows, 2>]),*],
+                columns: &[$([columns::<$rows, 1>, columns::<$rows, 2>]),*],
+            }
+        };
+    };
+}
+
+/// Six rows of two eight-lane vectors fill 24 of AArch64's 32 registers.
+mod plain {
+    use super::*;
+    kernels!(F32, Plain<f32, 8>, [1 2 3 4 5 6]);
+    kernels!(F64, Plain<f64, 4>, [1 2 3 4 5 6]);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::*;
+    use std::arch::x86_64::{__m256, __m256d};
+    kernels!(F32, __m256, [1 2 3 4 5 6], "avx2,fma");
+    kernels!(F64, __m256d, [1 2 3 4 5 6], "avx2,fma");
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::*;
+    use std::arch::x86_64::{__m512, __m512d};
+    kernels!(F32, __m512, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], "avx512f");
+    kernels!(F64, __m512d, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], "avx512f");
+}
+
+macro_rules! element {
+    ($elem:ty, $name:ident) => {
+        impl Real for $elem {
+            const ZERO: $elem = 0.0;
+            fn kernels(isa: Isa) -> &'static Kernels<$elem> {
+                match isa.level() {
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx512 => &avx512::$name,
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx2 => &avx2::$name,
+                    _ => &plain::$name,
+                }
+            }
+        }
+    };
+}
+element!(f32, F32);
+element!(f64, F64);

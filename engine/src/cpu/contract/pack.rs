@@ -1,0 +1,189 @@
+//! The right operand in the order in which the micro-kernels read it.
+#![allow(unsafe_code)]
+
+use super::lanes::Real;
+use super::micro::Kernels;
+use super::scratch::Lease;
+use super::{Context, SharedMut};
+use selfsame_kernels::order::CHUNK;
+
+/// A right operand `[k, n]` in memory: element (k, j) lies at
+/// `(k / inner) * outer_stride + (k % inner) * row_stride + j * col_stride`.
+#[derive(Clone, Copy)]
+pub(super) struct Operand<'a, T> {
+    pub(super) data: &'a [T],
+    pub(super) k: usize,
+    pub(super) n: usize,
+    pub(super) inner: usize,
+    pub(super) outer_stride: usize,
+    pub(super) row_stride: usize,
+    pub(super) col_stride: usize,
+}
+
+impl<T> Operand<'_, T> {
+    /// One past the largest offset that is read.
+    fn extent(&self) -> usize {
+        if self.k == 0 || self.n == 0 {
+            return 0;
+        }
+        let last_inner = self.inner.min(self.k) - 1;
+        (self.k - 1) / self.inner * self.outer_stride
+            + last_inner * self.row_stride
+            + (self.n - 1) * self.col_stride
+            + 1
+    }
+}
+
+/// How `n` columns are cut into panels: all two vectors wide, the last one if that is enough one vector.
+#[derive(Clone, Copy)]
+pub(super) struct Panels {
+    n: usize,
+    width: usize,
+}
+
+/// One panel: `columns` real ones, from `first`, in `vectors` vectors.
+#[derive(Clone, Copy)]
+pub(super) struct Panel {
+    pub(super) first: usize,
+    pub(super) columns: usize,
+    pub(super) vectors: usize,
+}
+
+impl Panels {
+    pub(super) fn new<T>(n: usize, kernels: &Kernels<T>) -> Panels {
+        Panels { n, width: kernels.width }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.n.div_ceil(2 * self.width)
+    }
+
+    pub(super) fn get(&self, i: usize) -> Panel {
+        let first = i * 2 * self.width;
+        let columns = (self.n - first).min(2 * self.width);
+        Panel { first, columns, vectors: columns.div_ceil(self.width) }
+    }
+
+    /// Columns with their padding.
+    pub(super) fn padded(&self) -> usize {
+        self.n.next_multiple_of(self.width)
+    }
+}
+
+/// A right operand, packed: chunk by chunk of k, panel by panel, `[k of the chunk][columns of the panel]`, padding
+/// columns zero.
+pub(super) struct Packed<'a, T: Real> {
+    data: Lease<'a, T>,
+    k: usize,
+    pub(super) panels: Panels,
+}
+
+impl<'a, T: Real> Packed<'a, T> {
+    pub(super) fn new(cx: &Context<'a>, operand: &Operand<'_, T>) -> Packed<'a, T> {
+        assert!(operand.extent() <= operand.data.len(), "operand larger than its memory");
+        let kernels = T::kernels(cx.isa);
+        let panels = Panels::new(operand.n, kernels);
+        let k = operand.k;
+        let mut data = cx.scratch.lease(k * panels.padded());
+        let to = SharedMut::new(&mut data);
+        let count = panels.count();
+        cx.run(k.div_ceil(CHUNK) * count, |task| {
+            let (chunk, panel) = (task / count, panels.get(task % count));
+            let rows = chunk * CHUNK..k.min((chunk + 1) * CHUNK);
+            let width = panel.vectors * kernels.width;
+            let at = rows.start * panels.padded() + rows.len() * panel.first;
+            // SAFETY: panels are disjoint parts of the buffer, which outlives the call.
+            let to = unsafe { to.slice(at, rows.len() * width) };
+            pack_panel(operand, rows.start, panel, width, to);
+        });
+        Packed { data, k, panels }
+    }
+
+    /// The panel's rows of `chunk`.
+    #[inline]
+    pub(super) fn panel(&self, chunk: usize, panel: Panel) -> &[T] {
+        let start = chunk * CHUNK;
+        let rows = (self.k - start).min(CHUNK);
+        &self.data[start * self.panels.padded() + rows * panel.first..]
+    }
+}
+
+/// Fills `to`, `[rows][width]`, with rows `first_k ..` of the operand's panel.
+fn pack_panel<T: Real>(operand: &Operand<'_, T>, first_k: usize, panel: Panel, width: usize, to: &mut [T]) {
+    let &Operand { data, inner, outer_stride, row_stride, col_stride, .. } = operand;
+    let rows = to.len() / width;
+    let mut done = 0;
+    while done < rows {
+        let k = first_k + done;
+        let len = (inner - k % inner).min(rows - done);
+        let from = &data[k / inner * outer_stride + k % inner * row_stride + panel.first * col_stride..];
+        let to = &mut to[done * width..(done + len) * width];
+        if col_stride == 1 {
+            for (i, to) in to.chunks_exact_mut(width).enumerate() {
+                copy_row(&from[i * row_stride..i * row_stride + panel.columns], &mut to[..panel.columns]);
+            }
+        } else {
+            transpose(from, row_stride, col_stride, len, panel.columns, to, width);
+        }
+        if panel.columns < width {
+            to.chunks_exact_mut(width).for_each(|to| to[panel.columns..].fill(T::ZERO));
+        }
+        done += len;
+    }
+}
+
+/// Copies a short row without the cost of a call to `memcpy`.
+#[inline(always)]
+pub(super) fn copy_row<T: Real>(from: &[T], to: &mut [T]) {
+    let (from_blocks, from_rest) = from.as_chunks::<8>();
+    let (to_blocks, to_rest) = to.as_chunks_mut::<8>();
+    for (to, from) in to_blocks.iter_mut().zip(from_blocks) {
+        *to = *from;
+    }
+    for (to, from) in to_rest.iter_mut().zip(from_rest) {
+        *to = *from;
+    }
+}
+
+/// `to[i * to_stride + j] = from[i * i_stride + j * j_stride]` for `i < rows`, `j < columns`, in blocks that stay in
+/// the first-level cache whichever side is strided.
+pub(super) fn transpose<T: Real>(
+    from: &[T],
+    i_stride: usize,
+    j_stride: usize,
+    rows: usize,
+    columns: usize,
+    to: &mut [T],
+    to_stride: usize,
+) {
+    const BLOCK: usize = 8;
+    for i0 in (0..rows).step_by(BLOCK) {
+        for j0 in (0..columns).step_by(BLOCK) {
+            if rows - i0 < BLOCK || columns - j0 < BLOCK {
+                for i in i0..rows.min(i0 + BLOCK) {
+                    for j in j0..columns.min(j0 + BLOCK) {
+                        to[i * to_stride + j] = from[i * i_stride + j * j_stride];
+                    }
+                }
+                continue;
+            }
+            let from = &from[i0 * i_stride + j0 * j_stride..];
+            let mut block = [[T::ZERO; BLOCK]; BLOCK];
+            if i_stride == 1 {
+                let columns: [&[T; BLOCK]; BLOCK] = std::array::from_fn(|j| {
+                    from[j * j_stride..].first_chunk().expect("the block lies inside the operand")
+                });
+                for (i, row) in block.iter_mut().enumerate() {
+                    *row = columns.map(|column| column[i]);
+                }
+            } else {
+                for (i, row) in block.iter_mut().enumerate() {
+                    *row = std::array::from_fn(|j| from[i * i_stride + j * j_stride]);
+                }
+            }
+            for (i, row) in block.iter().enumerate() {
+                to[(i0 + i) * to_stride + j0..][..BLOCK].copy_from_slice(row);
+            }
+        }
+    }
+}

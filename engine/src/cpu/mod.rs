@@ -1,0 +1,99 @@
+//! The CPU device: its worker threads, its memory pool, and the loops behind every primitive.
+
+pub(crate) mod contract;
+mod memory;
+pub(crate) mod samples;
+mod workers;
+
+pub use memory::{Block, MemoryPool, MemoryStats};
+pub use workers::Workers;
+
+use crate::{Error, ErrorKind, Result};
+use selfsame_kernels::isa::Isa;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A CPU with its own threads and memory pool. Cloning gives another handle to the same device.
+#[derive(Clone)]
+pub struct CpuDevice(Arc<Inner>);
+
+struct Inner {
+    workers: Workers,
+    scratch: contract::Scratch,
+    memory: Arc<MemoryPool>,
+    isa: Isa,
+    finite_checks: AtomicBool,
+}
+
+impl CpuDevice {
+    /// A device with `threads` worker threads on the fastest instruction set of this machine.
+    ///
+    /// # Errors
+    /// When `threads` is zero or the system refuses a thread.
+    pub fn new(threads: usize) -> Result<CpuDevice> {
+        CpuDevice::with_isa(threads, Isa::detect())
+    }
+
+    /// A device that runs its loops on `isa`. The bits are those of every other level.
+    ///
+    /// # Errors
+    /// As for [`CpuDevice::new`].
+    pub fn with_isa(threads: usize, isa: Isa) -> Result<CpuDevice> {
+        let (workers, memory) = (Workers::new(threads)?, Arc::new(MemoryPool::default()));
+        let scratch = contract::Scratch::default();
+        Ok(CpuDevice(Arc::new(Inner { workers, scratch, memory, isa, finite_checks: AtomicBool::new(false) })))
+    }
+
+    /// A device with one thread per core that this process may use.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn all_cores() -> Result<CpuDevice> {
+        let threads = std::thread::available_parallelism()
+            .map_err(|e| Error::new(ErrorKind::Device, "cpu device", format!("the core count is unknown: {e}")))?;
+        CpuDevice::new(threads.get())
+    }
+
+    /// The worker threads.
+    pub fn workers(&self) -> &Workers {
+        &self.0.workers
+    }
+
+    /// The memory pool.
+    pub fn memory(&self) -> &Arc<MemoryPool> {
+        &self.0.memory
+    }
+
+    /// Makes every differentiable operation on this device check what it computes, forward and backward, and fail
+    /// with `NonFinite` at the first NaN or infinity. Slow; it answers where a bad value was born.
+    pub fn set_finite_checks(&self, on: bool) {
+        self.0.finite_checks.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether operations check what they compute.
+    pub fn checks_finite(&self) -> bool {
+        self.0.finite_checks.load(Ordering::Relaxed)
+    }
+
+    /// What contractions run on.
+    pub(crate) fn contraction(&self) -> contract::Context<'_> {
+        contract::Context { workers: Some(&self.0.workers), isa: self.0.isa, scratch: &self.0.scratch }
+    }
+
+    /// The instruction set its loops run on.
+    pub fn isa(&self) -> Isa {
+        self.0.isa
+    }
+
+    /// Whether both are handles to one device.
+    pub fn is(&self, other: &CpuDevice) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for CpuDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cpu ({} threads, {})", self.0.workers.threads(), self.0.isa.name())
+    }
+}

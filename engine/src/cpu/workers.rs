@@ -1,0 +1,130 @@
+//! The threads of one CPU device. Owned by the device, never global: emulated ranks each have their own.
+
+use crate::{Error, ErrorKind, Result};
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A fixed set of worker threads.
+///
+/// Work is handed out task by task, so which thread runs a task varies; results must therefore depend on the task
+/// index alone. No collective, lock or channel wait may happen inside a task.
+pub struct Workers {
+    threads: usize,
+    pool: Option<rayon::ThreadPool>,
+}
+
+impl Workers {
+    /// Starts `threads` workers; one means that tasks run on the calling thread.
+    ///
+    /// # Errors
+    /// When `threads` is zero or the system refuses a thread.
+    pub fn new(threads: usize) -> Result<Workers> {
+        if threads == 0 {
+            return Err(Error::new(ErrorKind::Config, "cpu device", "0 threads").expected("at least one thread"));
+        }
+        let pool = if threads == 1 {
+            None
+        } else {
+            Some(
+                rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .thread_name(|i| format!("selfsame-cpu-{i}"))
+                    .build()
+                    .map_err(|e| Error::new(ErrorKind::Device, "cpu device", format!("{threads} threads: {e}")))?,
+            )
+        };
+        Ok(Workers { threads, pool })
+    }
+
+    /// How many threads run tasks at once.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Runs `task(0)` … `task(tasks - 1)`, each once, lowest index first handed out, and returns when all are done.
+    pub fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+        match &self.pool {
+            Some(pool) if tasks > 1 => {
+                let next = AtomicUsize::new(0);
+                pool.scope(|scope| {
+                    for _ in 0..self.threads.min(tasks) {
+                        scope.spawn(|_| {
+                            loop {
+                                let i = next.fetch_add(1, Ordering::Relaxed);
+                                if i >= tasks {
+                                    break;
+                                }
+                                task(i);
+                            }
+                        });
+                    }
+                });
+            }
+            _ => (0..tasks).for_each(task),
+        }
+    }
+
+    /// Cuts `out` into chunks of `chunk` elements (the last may be shorter) and runs `task(i, chunk i)` for each.
+    ///
+    /// A single chunk runs on the calling thread. `chunk` must be positive.
+    pub fn run_chunks<T: Send>(&self, out: &mut [T], chunk: usize, task: impl Fn(usize, &mut [T]) + Sync) {
+        match &self.pool {
+            Some(pool) if out.len() > chunk => pool.install(|| {
+                out.par_chunks_mut(chunk).enumerate().with_max_len(1).for_each(|(i, part)| task(i, part));
+            }),
+            _ => out.chunks_mut(chunk).enumerate().for_each(|(i, part)| task(i, part)),
+        }
+    }
+
+    /// [`Workers::run_chunks`] over two outputs at once: chunk `i` of both goes to `task(i, _, _)`. Both must have
+    /// the same number of chunks.
+    pub fn run_chunks2<T: Send, U: Send>(
+        &self,
+        (a, chunk_a): (&mut [T], usize),
+        (b, chunk_b): (&mut [U], usize),
+        task: impl Fn(usize, &mut [T], &mut [U]) + Sync,
+    ) {
+        debug_assert_eq!(a.len().div_ceil(chunk_a), b.len().div_ceil(chunk_b));
+        match &self.pool {
+            Some(pool) if a.len() > chunk_a => pool.install(|| {
+                let parts = a.par_chunks_mut(chunk_a).zip(b.par_chunks_mut(chunk_b));
+                parts.enumerate().with_max_len(1).for_each(|(i, (a, b))| task(i, a, b));
+            }),
+            _ => {
+                let parts = a.chunks_mut(chunk_a).zip(b.chunks_mut(chunk_b));
+                parts.enumerate().for_each(|(i, (a, b))| task(i, a, b));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_and_chunk_runs_once() {
+        for threads in [1, 2, 3] {
+            let workers = Workers::new(threads).unwrap();
+            let mut seen = vec![0usize; 1003];
+            workers.run_chunks(&mut seen, 10, |i, part| {
+                for (j, value) in part.iter_mut().enumerate() {
+                    *value += 10 * i + j;
+                }
+            });
+            assert!(seen.iter().copied().eq(0..1003));
+            let (mut wide, mut narrow) = (vec![0usize; 12], vec![0usize; 4]);
+            workers.run_chunks2((&mut wide, 3), (&mut narrow, 1), |i, wide, narrow| {
+                wide.fill(i);
+                narrow[0] = wide.len() + i;
+            });
+            assert_eq!(wide, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]);
+            assert_eq!(narrow, [3, 4, 5, 6]);
+            let count = AtomicUsize::new(0);
+            workers.run(100, |i| {
+                count.fetch_add(i, Ordering::Relaxed);
+            });
+            assert_eq!(count.into_inner(), 4950);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Arrays, primitives and devices. No gradients live here.
+//!
+//! - [`Array`]: storage, shape, strides, element type, device; [`ops`]: the primitives on arrays.
+//! - [`Device`] and [`cpu`]: where they run.
+//! - [`rows`] and [`sum`]: reductions over samples, whose bits do not depend on how a batch is cut.
+//! - [`TensorFile`] and [`hash`]: arrays in files, and what identifies their content.
+//! - [`comm`]: collectives between ranks, in canonical order.
+
+mod array;
+mod bytes;
+pub mod comm;
+pub mod cpu;
+mod device;
+mod dtype;
+mod error;
+pub mod hash;
+mod layout;
+mod names;
+pub mod ops;
+pub mod rows;
+mod tensor_file;
+
+pub use array::Array;
+pub use comm::Comm;
+pub use device::Device;
+pub use dtype::{DType, Element};
+pub use error::{Error, ErrorKind, Result};
+pub use half::{bf16, f16};
+pub use layout::{Layout, broadcast_shape, element_count, for_each_run};
+pub use names::nearest;
+pub use rows::{Rows, SampleSum};
+pub use tensor_file::TensorFile;

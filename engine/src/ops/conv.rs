@@ -1,0 +1,199 @@
+//! 2-D convolution: NHWC images, HWIO weights, in canonical order. Taps in the padding are not part of any sum.
+
+use super::linear::sample_nodes;
+use super::rows_sum::channels;
+use super::{Float, expect_same_dtype, with_real};
+use crate::cpu::contract::{self, ConvShape};
+use crate::{Array, Error, ErrorKind, Result, Rows, SampleSum};
+
+/// How a kernel moves over an image. Each pair is (height, width).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv2d {
+    /// Pixels between neighbouring outputs.
+    pub stride: [usize; 2],
+    /// Pixels of border on each side.
+    pub padding: [usize; 2],
+    /// Pixels between neighbouring taps.
+    pub dilation: [usize; 2],
+    /// Channel groups that do not see each other.
+    pub groups: usize,
+}
+
+impl Default for Conv2d {
+    fn default() -> Self {
+        Conv2d { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
+    }
+}
+
+impl Conv2d {
+    fn shape(&self, x: &[usize], weight: &[usize]) -> Result<ConvShape> {
+        let misfit = |expected: String| {
+            let got = format!("input {x:?}, weight {weight:?}, {self:?}");
+            Err(Error::new(ErrorKind::Shape, "conv2d", got).expected(expected))
+        };
+        let (&[n, h, w, c], &[kh, kw, c_in, c_out]) = (x, weight) else {
+            return misfit("input [n, h, w, c] and weight [kh, kw, c / groups, c_out]".into());
+        };
+        if self.groups == 0 || c % self.groups != 0 || c_out % self.groups != 0 || c_in != c / self.groups {
+            return misfit(format!("{c} input and {c_out} output channels to divide by groups, weight dim 2 = c / groups"));
+        }
+        if kh == 0 || kw == 0 || self.stride.contains(&0) || self.dilation.contains(&0) {
+            return misfit("kernel, stride and dilation of at least 1".into());
+        }
+        let shape = ConvShape {
+            n,
+            h,
+            w,
+            c,
+            c_out,
+            kernel: [kh, kw],
+            stride: self.stride,
+            padding: self.padding,
+            dilation: self.dilation,
+            groups: self.groups,
+        };
+        if shape.out_size().contains(&0) {
+            return misfit("a kernel that fits inside the padded image".into());
+        }
+        Ok(shape)
+    }
+
+    /// Shape `[n, h, w, c_out]` of the result.
+    ///
+    /// # Errors
+    /// `Shape` when input and weight do not fit.
+    pub fn output_shape(&self, x: &[usize], weight: &[usize]) -> Result<[usize; 4]> {
+        let shape = self.shape(x, weight)?;
+        let [h, w] = shape.out_size();
+        Ok([shape.n, h, w, shape.c_out])
+    }
+}
+
+/// `x` `[n, h, w, c]` convolved with `weight` `[kh, kw, c / groups, c_out]`: `[n, h', w', c_out]`.
+///
+/// # Errors
+/// `Shape` or `DType` when the operands do not fit.
+pub fn conv2d(x: &Array, weight: &Array, options: &Conv2d) -> Result<Array> {
+    let shape = options.shape(x.shape(), weight.shape())?;
+    let output = options.output_shape(x.shape(), weight.shape())?;
+    expect_same_dtype("conv2d", x, weight)?;
+    with_real!("conv2d", x.dtype(), T, {
+        let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+        let (xs, weights) = (x.as_slice::<T>()?, weight.as_slice::<T>()?);
+        Array::build::<T>(x.device(), &output, "conv2d", |cpu, y| {
+            contract::conv2d(&cpu.contraction(), &shape, xs, weights, y);
+            Ok(())
+        })
+    })
+}
+
+/// The gradient of the input, of shape `x_shape`, from `dy` `[n, h', w', c_out]`.
+///
+/// # Errors
+/// `Shape` or `DType` when the operands do not fit.
+pub fn conv2d_input_grad(dy: &Array, weight: &Array, x_shape: &[usize], options: &Conv2d) -> Result<Array> {
+    let shape = options.shape(x_shape, weight.shape())?;
+    expect_output(dy, options, x_shape, weight.shape())?;
+    expect_same_dtype("conv2d backward", dy, weight)?;
+    with_real!("conv2d backward", dy.dtype(), T, {
+        let (dy, weight) = (dy.contiguous()?, weight.contiguous()?);
+        let (dys, weights) = (dy.as_slice::<T>()?, weight.as_slice::<T>()?);
+        Array::build::<T>(dy.device(), x_shape, "conv2d backward", |cpu, dx| {
+            contract::conv2d_input_grad(&cpu.contraction(), &shape, dys, weights, dx);
+            Ok(())
+        })
+    })
+}
+
+/// The gradient of the weight, of shape `weight_shape`: a sum over samples, whose rows are the output pixels `rows`.
+///
+/// # Errors
+/// `Shape` or `DType` when the operands do not fit; `Numerics` when `rows` does not start on a leaf.
+pub fn conv2d_weight_grad(
+    x: &Array,
+    dy: &Array,
+    weight_shape: &[usize],
+    options: &Conv2d,
+    rows: Rows,
+) -> Result<SampleSum> {
+    let shape = options.shape(x.shape(), weight_shape)?;
+    expect_output(dy, options, x.shape(), weight_shape)?;
+    channels("conv2d backward", dy, rows)?;
+    expect_same_dtype("conv2d backward", x, dy)?;
+    with_real!("conv2d backward", x.dtype(), T, weight_grad::<T>(x, dy, weight_shape, &shape, rows))
+}
+
+fn weight_grad<T: Float + contract::Real>(
+    x: &Array,
+    dy: &Array,
+    weight_shape: &[usize],
+    shape: &ConvShape,
+    rows: Rows,
+) -> Result<SampleSum> {
+    let (x, dy) = (x.contiguous()?, dy.contiguous()?);
+    let (xs, dys) = (x.as_slice::<T>()?, dy.as_slice::<T>()?);
+    sample_nodes::<T>(&x, rows, weight_shape, "conv2d backward", |cx, nodes| {
+        contract::conv2d_weight_grad(cx, shape, rows.first_leaf(), xs, dys, nodes);
+    })
+}
+
+fn expect_output(dy: &Array, options: &Conv2d, x: &[usize], weight: &[usize]) -> Result<()> {
+    let output = options.output_shape(x, weight)?;
+    if dy.shape() == output {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Shape, "conv2d backward", format!("output gradient {:?}", dy.shape()))
+        .expected(format!("{output:?} for input {x:?} and weight {weight:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Device;
+    use proptest::prelude::*;
+
+    fn array(shape: &[usize], seed: u32, device: &Device) -> Array {
+        let n: usize = shape.iter().product();
+        let values: Vec<f64> = (0..n)
+            .map(|i| ((i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f64 * 1e-7 - 0.8)
+            .collect();
+        Array::from_slice(&values, shape, device).unwrap()
+    }
+
+    fn inner(a: &Array, b: &Array) -> f64 {
+        a.to_vec::<f64>().unwrap().iter().zip(b.to_vec::<f64>().unwrap()).map(|(x, y)| x * y).sum()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn gradients_are_adjoint_to_the_forward(
+            n in 1usize..20, h in 3usize..8, w in 3usize..8, c in 1usize..4, k in 1usize..4, groups in 1usize..3,
+            kernel in 1usize..4, stride in 1usize..3, padding in 0usize..2, seed in any::<u32>(),
+        ) {
+            let device = Device::cpu_with(2).unwrap();
+            let options = Conv2d { stride: [stride; 2], padding: [padding; 2], groups, ..Conv2d::default() };
+            let x = array(&[n, h, w, c * groups], seed, &device);
+            let weight = array(&[kernel, kernel, c, k * groups], seed ^ 5, &device);
+            let y = conv2d(&x, &weight, &options).unwrap();
+            let dy = array(y.shape(), seed ^ 9, &device);
+            let dx = conv2d_input_grad(&dy, &weight, x.shape(), &options).unwrap();
+            let rows = Rows::of(y.shape(), 0).unwrap();
+            let dw = conv2d_weight_grad(&x, &dy, weight.shape(), &options, rows).unwrap().total().unwrap();
+            let value = inner(&y, &dy);
+            let tolerance = 1e-10 * (1. + value.abs());
+            prop_assert!((inner(&x, &dx) - value).abs() < tolerance);
+            prop_assert!((inner(&weight, &dw) - value).abs() < tolerance);
+        }
+    }
+
+    #[test]
+    fn misfits_are_named() {
+        let device = Device::cpu_with(1).unwrap();
+        let (x, weight) = (array(&[1, 4, 4, 6], 0, &device), array(&[3, 3, 4, 8], 0, &device));
+        let error = conv2d(&x, &weight, &Conv2d::default()).unwrap_err();
+        assert!(error.to_string().contains("[3, 3, 4, 8]"), "{error}");
+        let weight = array(&[5, 5, 6, 8], 0, &device);
+        assert_eq!(conv2d(&x, &weight, &Conv2d::default()).unwrap_err().kind(), ErrorKind::Shape);
+    }
+}

@@ -1,0 +1,130 @@
+//! Sums over samples per channel: bias gradients, gamma gradients, loss sums.
+
+use super::{Float, expect_same_shape, with_real};
+use crate::cpu::samples::{leaf_dot, leaf_sum};
+use crate::{Array, Error, ErrorKind, Result, Rows, SampleSum};
+use selfsame_kernels::isa::Isa;
+
+/// The sum over rows: `x` is `[images, …, c]`, the total is `[c]`. In a leaf rows form chains of additions.
+///
+/// # Errors
+/// `Shape` when `rows` does not describe `x`; `DType` unless f32 or f64.
+pub fn rows_sum(x: &Array, rows: Rows) -> Result<SampleSum> {
+    with_real!("rows_sum", x.dtype(), T, per_leaf("rows_sum", &[x], rows, |isa, x, c, out| leaf_sum::<T>(isa, x[0], c, out)))
+}
+
+/// The sum over rows of `a · b` per channel: both `[images, …, c]`, the total is `[c]`. Chains of fused multiply-adds.
+///
+/// # Errors
+/// As for [`rows_sum`], and when the shapes differ.
+pub fn rows_dot(a: &Array, b: &Array, rows: Rows) -> Result<SampleSum> {
+    expect_same_shape("rows_dot", a, b)?;
+    with_real!("rows_dot", a.dtype(), T, {
+        per_leaf("rows_dot", &[a, b], rows, |isa, x, c, out| leaf_dot::<T>(isa, x[0], x[1], c, out))
+    })
+}
+
+/// Checks that `rows` describes `x` and returns the number of channels.
+pub(crate) fn channels(op: &'static str, x: &Array, rows: Rows) -> Result<usize> {
+    let described = Rows::of(x.shape(), rows.first_image)?;
+    if described != rows {
+        return Err(Error::new(ErrorKind::Shape, op, format!("shape {:?}", x.shape()))
+            .expected(format!("{} images of {} rows", rows.images, rows.rows_per_image)));
+    }
+    Ok(*x.shape().last().expect("rank of at least 2"))
+}
+
+/// Runs `leaf` for each leaf of the operands and collects the tree.
+fn per_leaf<T: Float>(
+    op: &'static str,
+    operands: &[&Array],
+    rows: Rows,
+    leaf: impl Fn(Isa, &[&[T]], usize, &mut [T]) + Sync,
+) -> Result<SampleSum> {
+    let c = channels(op, operands[0], rows)?;
+    let operands = operands.iter().map(|x| x.contiguous()).collect::<Result<Vec<_>>>()?;
+    let slices = operands.iter().map(|x| x.as_slice::<T>()).collect::<Result<Vec<_>>>()?;
+    let device = operands[0].device();
+    let sums = Array::build::<T>(device, &[rows.leaves(), c], op, |cpu, out| {
+        if c > 0 {
+            cpu.workers().run_chunks(out, c, |i, out| {
+                let range = rows.leaf(i);
+                let parts: Vec<&[T]> = slices.iter().map(|x| &x[range.start * c..range.end * c]).collect();
+                leaf(cpu.isa(), &parts, c, out);
+            });
+        }
+        Ok(())
+    })?;
+    leaf_tree(&sums, rows)
+}
+
+/// The tree over `[leaves, …]`, one leaf per index of axis 0.
+pub(crate) fn leaf_tree(sums: &Array, rows: Rows) -> Result<SampleSum> {
+    let mut tree = SampleSum::default();
+    for i in 0..rows.leaves() {
+        // A copy of its own: siblings are added in place.
+        let value = sums.slice(0, i, i + 1)?.reshape(&sums.shape()[1..])?.copy()?;
+        tree.add(rows.first_leaf() + i, 0, value)?;
+    }
+    Ok(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Device;
+    use proptest::prelude::*;
+    use selfsame_kernels::order::{CHUNK, LEAF, split};
+
+    /// The definition, one channel: chunks in a leaf, leaves in a tree.
+    fn reference(x: &[f32], rows_per_image: usize) -> f32 {
+        let leaf = |rows: &[f32]| {
+            let chunks = rows.chunks(CHUNK).map(|chunk| chunk.iter().fold(0f32, |acc, v| acc + v));
+            chunks.reduce(|a, b| a + b).unwrap_or(0.)
+        };
+        fn tree(leaves: &[f32]) -> f32 {
+            if leaves.len() == 1 {
+                return leaves[0];
+            }
+            let at = split(leaves.len());
+            tree(&leaves[..at]) + tree(&leaves[at..])
+        }
+        tree(&x.chunks(LEAF * rows_per_image).map(leaf).collect::<Vec<_>>())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn rows_sum_is_the_definition_on_any_device(
+            images in 1usize..70, pixels in prop_oneof![Just(1usize), Just(3), Just(50)], c in 1usize..70,
+            seed in any::<u32>(),
+        ) {
+            let values: Vec<f32> = (0..images * pixels * c)
+                .map(|i| ((i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32 * 1e-5 - 80.)
+                .collect();
+            let expected: Vec<f32> = (0..c)
+                .map(|j| reference(&values.iter().skip(j).step_by(c).copied().collect::<Vec<_>>(), pixels))
+                .collect();
+            for threads in [1, 3] {
+                for isa in Isa::available() {
+                    let device = Device::Cpu(crate::cpu::CpuDevice::with_isa(threads, isa).unwrap());
+                    let x = Array::from_slice(&values, &[images, pixels, c], &device).unwrap();
+                    let rows = Rows::of(x.shape(), 0).unwrap();
+                    let sum = rows_sum(&x, rows).unwrap().total().unwrap();
+                    prop_assert_eq!(sum.as_slice::<f32>().unwrap(), expected.as_slice());
+                    let ones = Array::full(1f32, x.shape(), &device).unwrap();
+                    let dot = rows_dot(&x, &ones, rows).unwrap().total().unwrap();
+                    prop_assert_eq!(dot.as_slice::<f32>().unwrap(), expected.as_slice());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_do_not_fit_are_refused() {
+        let device = Device::cpu_with(1).unwrap();
+        let x = Array::full(1f32, &[4, 3], &device).unwrap();
+        let rows = Rows { first_image: 0, images: 5, rows_per_image: 1 };
+        assert_eq!(rows_sum(&x, rows).unwrap_err().kind(), ErrorKind::Shape);
+    }
+}

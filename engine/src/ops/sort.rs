@@ -1,0 +1,283 @@
+//! Order along an axis: `sort`, `argsort`, `topk` over the last axis, `argmax`, `argmin`, and `cumsum`.
+//!
+//! One total order everywhere: NaN is the largest value, -0 equals +0, and equal values keep their order of position.
+
+use super::by_row::{split_last, write_rows};
+use super::operand::check_axis;
+use super::{is_half, through_f32, unsupported, with_real};
+use crate::{Array, DType, Element, Error, ErrorKind, Result, bf16, f16};
+use std::cmp::Ordering;
+
+/// (values, positions) of the last axis in ascending or descending order; positions are i64. Stable in both
+/// directions: equal values come in order of position. NaN is last ascending, first descending.
+///
+/// # Errors
+/// For rank 0 or bool.
+pub fn sort(x: &Array, descending: bool) -> Result<(Array, Array)> {
+    let (_, len) = split_last("sort", x)?;
+    ranked("sort", x, len, |row, order| match descending {
+        false => order.sort_by(|&i, &j| row(i, j)),
+        true => order.sort_by(|&i, &j| row(j, i)),
+    })
+}
+
+/// The positions that [`sort`] returns.
+///
+/// # Errors
+/// As for [`sort`].
+pub fn argsort(x: &Array, descending: bool) -> Result<Array> {
+    sort(x, descending).map(|(_, positions)| positions)
+}
+
+/// (values, positions) of the `k` largest of the last axis, largest first; of equals the lowest position first.
+///
+/// # Errors
+/// For rank 0, bool, or a `k` beyond the axis.
+pub fn topk(x: &Array, k: usize) -> Result<(Array, Array)> {
+    let (_, len) = split_last("topk", x)?;
+    if k > len {
+        return Err(Error::new(ErrorKind::Shape, "topk", format!("k = {k} of shape {:?}", x.shape()))
+            .expected(format!("k of at most {len}")));
+    }
+    ranked("topk", x, k, |row, order| {
+        let larger_first = |&i: &i64, &j: &i64| row(j, i).then(i.cmp(&j));
+        if 0 < k && k < order.len() {
+            order.select_nth_unstable_by(k - 1, larger_first);
+        }
+        order.truncate(k);
+        order.sort_unstable_by(larger_first);
+    })
+}
+
+/// The position (i64) of the largest element along `axis`, which goes; of equals the lowest.
+///
+/// # Errors
+/// When the axis does not exist or is empty, or for bool.
+pub fn argmax(x: &Array, axis: usize) -> Result<Array> {
+    arg_extremum("argmax", x, axis, Ordering::Greater)
+}
+
+/// The position (i64) of the smallest element along `axis`, which goes; of equals the lowest. NaN counts as largest.
+///
+/// # Errors
+/// As for [`argmax`].
+pub fn argmin(x: &Array, axis: usize) -> Result<Array> {
+    arg_extremum("argmin", x, axis, Ordering::Less)
+}
+
+/// Running sums along `axis`: one chain of additions from the first element.
+///
+/// # Errors
+/// When the axis does not exist or the type is not a float.
+pub fn cumsum(x: &Array, axis: usize) -> Result<Array> {
+    check_axis("cumsum", x, axis)?;
+    if is_half(x.dtype()) {
+        return through_f32(x, |x| cumsum(x, axis));
+    }
+    let inner: usize = x.shape()[axis + 1..].iter().product();
+    let block = x.shape()[axis] * inner;
+    let x = x.contiguous()?;
+    with_real!("cumsum", x.dtype(), T, {
+        let values = x.as_slice::<T>()?;
+        Array::build::<T>(x.device(), x.shape(), "cumsum", |cpu, out| {
+            write_rows(cpu, out, block, |_: &mut (), row, out| {
+                out.copy_from_slice(&values[row * block..(row + 1) * block]);
+                for i in inner..block {
+                    out[i] += out[i - inner];
+                }
+            });
+            Ok(())
+        })
+    })
+}
+
+/// Element types with the total order of this file.
+trait Ordered: Element {
+    fn order(self, other: Self) -> Ordering;
+}
+
+macro_rules! ordered {
+    ($($type:ty: $key:expr),* $(,)?) => {$(
+        impl Ordered for $type {
+            #[inline(always)]
+            fn order(self, other: Self) -> Ordering {
+                let key = $key;
+                key(self, other)
+            }
+        }
+    )*};
+}
+ordered! {
+    f32: |a: f32, b: f32| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()),
+    f64: |a: f64, b: f64| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()),
+    bf16: |a: bf16, b: bf16| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()),
+    f16: |a: f16, b: f16| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()),
+    i32: |a: i32, b: i32| a.cmp(&b),
+    i64: |a: i64, b: i64| a.cmp(&b),
+    u8: |a: u8, b: u8| a.cmp(&b),
+}
+
+#[inline(always)]
+fn float_order(order: Option<Ordering>, a_is_nan: bool, b_is_nan: bool) -> Ordering {
+    order.unwrap_or_else(|| a_is_nan.cmp(&b_is_nan))
+}
+
+/// Runs an expression with a type name bound to an ordered element type.
+macro_rules! with_ordered {
+    ($op:expr, $dtype:expr, $T:ident, $body:expr) => {
+        match $dtype {
+            DType::Bool => Err(unsupported($op, DType::Bool, "a number")),
+            DType::F32 => with_ordered!(@ f32, $T, $body),
+            DType::F64 => with_ordered!(@ f64, $T, $body),
+            DType::BF16 => with_ordered!(@ bf16, $T, $body),
+            DType::F16 => with_ordered!(@ f16, $T, $body),
+            DType::I32 => with_ordered!(@ i32, $T, $body),
+            DType::I64 => with_ordered!(@ i64, $T, $body),
+            DType::U8 => with_ordered!(@ u8, $T, $body),
+        }
+    };
+    (@ $type:ty, $T:ident, $body:expr) => {{
+        type $T = $type;
+        $body
+    }};
+}
+
+/// Compares two positions of a row by value.
+type ByValue<'a> = &'a dyn Fn(i64, i64) -> Ordering;
+
+/// Values and positions of `k` elements of each row, which `arrange` puts in order: it gets the positions 0, 1, … and
+/// leaves the first `k` of the result.
+fn ranked(
+    op: &'static str,
+    x: &Array,
+    k: usize,
+    arrange: impl Fn(ByValue, &mut Vec<i64>) + Sync,
+) -> Result<(Array, Array)> {
+    let (lead, len) = split_last(op, x)?;
+    let shape: Vec<usize> = lead.iter().copied().chain([k]).collect();
+    let rows = x.contiguous()?;
+    with_ordered!(op, x.dtype(), T, {
+        let rows = rows.as_slice::<T>()?;
+        let positions = Array::build::<i64>(x.device(), &shape, op, |cpu, out| {
+            write_rows(cpu, out, k, |order: &mut Vec<i64>, row, out| {
+                let row = &rows[row * len..(row + 1) * len];
+                order.clear();
+                order.extend(0..len as i64);
+                arrange(&|i, j| row[i as usize].order(row[j as usize]), order);
+                out.copy_from_slice(&order[..k]);
+            });
+            Ok(())
+        })?;
+        let at = positions.as_slice::<i64>()?;
+        let values = Array::build::<T>(x.device(), &shape, op, |cpu, out| {
+            write_rows(cpu, out, k, |_: &mut (), row, out| {
+                for (out, &at) in out.iter_mut().zip(&at[row * k..]) {
+                    *out = rows[row * len + at as usize];
+                }
+            });
+            Ok(())
+        })?;
+        Ok((values, positions))
+    })
+}
+
+fn arg_extremum(op: &'static str, x: &Array, axis: usize, wanted: Ordering) -> Result<Array> {
+    check_axis(op, x, axis)?;
+    let len = x.shape()[axis];
+    if len == 0 {
+        return Err(Error::new(ErrorKind::Shape, op, format!("axis {axis} of shape {:?}", x.shape()))
+            .expected("at least one element"));
+    }
+    let mut axes: Vec<usize> = (0..x.rank()).filter(|&a| a != axis).collect();
+    let shape: Vec<usize> = axes.iter().map(|&a| x.shape()[a]).collect();
+    axes.push(axis);
+    let rows = x.permute(&axes)?.contiguous()?;
+    with_ordered!(op, x.dtype(), T, {
+        let rows = rows.as_slice::<T>()?;
+        Array::build::<i64>(x.device(), &shape, op, |cpu, out| {
+            let per_task = ((1 << 15) / len).max(1);
+            cpu.workers().run_chunks(out, per_task, |task, out| {
+                for (i, out) in out.iter_mut().enumerate() {
+                    let row = &rows[(task * per_task + i) * len..][..len];
+                    let best = (1..len).fold(0, |best, j| if row[j].order(row[best]) == wanted { j } else { best });
+                    *out = best as i64;
+                }
+            });
+            Ok(())
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Device;
+    use crate::ops::gather;
+    use crate::ops::testing::{devices, noise};
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn sort_is_a_stable_permutation_in_order(rows in 0usize..4, len in 0usize..40, descending: bool, distinct in 1i32..9) {
+            for device in devices() {
+                // Few distinct values, so that ties are common.
+                let values: Vec<i32> =
+                    noise(&[rows, len], 9, &device).to_vec::<f32>().unwrap().iter().map(|v| (v * 99.0) as i32 % distinct).collect();
+                let x = Array::from_slice(&values, &[rows, len], &device).unwrap();
+                let (sorted, positions) = sort(&x, descending).unwrap();
+                let picked = gather(&x, 1, &positions).unwrap();
+                prop_assert_eq!(picked.to_vec::<i32>().unwrap(), sorted.to_vec::<i32>().unwrap());
+                let (sorted, positions) = (sorted.to_vec::<i32>().unwrap(), positions.to_vec::<i64>().unwrap());
+                for row in 0..rows {
+                    let pairs: Vec<(i32, i64)> =
+                        (row * len..(row + 1) * len).map(|i| (if descending { -sorted[i] } else { sorted[i] }, positions[i])).collect();
+                    prop_assert!(pairs.windows(2).all(|w| w[0] < w[1]), "strictly ascending by (value, position)");
+                }
+                let k = len / 2;
+                let (top, at) = topk(&x, k).unwrap();
+                let (all, all_at) = sort(&x, true).unwrap();
+                prop_assert_eq!(top.to_vec::<i32>().unwrap(), all.slice(1, 0, k).unwrap().to_vec::<i32>().unwrap());
+                prop_assert_eq!(at.to_vec::<i64>().unwrap(), all_at.slice(1, 0, k).unwrap().to_vec::<i64>().unwrap());
+            }
+        }
+
+        #[test]
+        fn arg_extrema_are_the_ends_of_a_sort(dims in proptest::collection::vec(1usize..6, 1..4), axis in 0usize..3) {
+            let axis = axis % dims.len();
+            let device = Device::cpu_with(2).unwrap();
+            let x = noise(&dims, 2, &device);
+            let last = x.transpose(axis, dims.len() - 1).unwrap();
+            let first = |descending| {
+                let order = argsort(&last, descending).unwrap();
+                let order = order.transpose(axis, dims.len() - 1).unwrap();
+                order.slice(axis, 0, 1).unwrap().to_vec::<i64>().unwrap()
+            };
+            prop_assert_eq!(argmax(&x, axis).unwrap().to_vec::<i64>().unwrap(), first(true));
+            prop_assert_eq!(argmin(&x, axis).unwrap().to_vec::<i64>().unwrap(), first(false));
+        }
+    }
+
+    #[test]
+    fn nan_is_largest_and_ties_go_to_the_lowest_position() {
+        let device = Device::cpu_with(1).unwrap();
+        let x = Array::from_slice(&[1.0, f32::NAN, f32::INFINITY, -0.0, 0.0, f32::NAN], &[6], &device).unwrap();
+        assert_eq!(argsort(&x, false).unwrap().to_vec::<i64>().unwrap(), [3, 4, 0, 2, 1, 5]);
+        assert_eq!(argsort(&x, true).unwrap().to_vec::<i64>().unwrap(), [1, 5, 2, 0, 3, 4]);
+        assert_eq!(topk(&x, 3).unwrap().1.to_vec::<i64>().unwrap(), [1, 5, 2]);
+        assert_eq!(argmax(&x, 0).unwrap().item::<i64>().unwrap(), 1);
+        assert_eq!(argmin(&x, 0).unwrap().item::<i64>().unwrap(), 3);
+        assert!(topk(&x, 7).is_err());
+        assert!(argmax(&x.slice(0, 0, 0).unwrap(), 0).is_err());
+        assert_eq!(sort(&Array::zeros(&[2], DType::Bool, &device).unwrap(), false).unwrap_err().kind(), ErrorKind::DType);
+    }
+
+    #[test]
+    fn cumsum_runs_along_any_axis() {
+        let device = Device::cpu_with(1).unwrap();
+        let x = Array::from_slice(&[1f64, 2., 3., 4., 5., 6.], &[2, 3], &device).unwrap();
+        assert_eq!(cumsum(&x, 1).unwrap().to_vec::<f64>().unwrap(), [1., 3., 6., 4., 9., 15.]);
+        assert_eq!(cumsum(&x, 0).unwrap().to_vec::<f64>().unwrap(), [1., 2., 3., 5., 7., 9.]);
+        assert_eq!(cumsum(&x.flip(1).unwrap(), 1).unwrap().to_vec::<f64>().unwrap(), [3., 5., 6., 6., 11., 15.]);
+    }
+}

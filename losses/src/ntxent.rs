@@ -1,0 +1,198 @@
+//! NT-Xent, the loss of SimCLR (Chen, Kornblith, Norouzi, Hinton 2020, arXiv:2002.05709, equation 1).
+//!
+//! For unit vectors u and a positive pair (i, j):
+//!
+//! ```text
+//! l(i, j) = -ln [ exp(u_i·u_j / τ) / Σ_{m ≠ i} exp(u_i·u_m / τ) ],     L = 1/(2N) Σ l over the 2N ordered pairs
+//! ```
+//!
+//! The sum holds the positive and leaves out i alone. The mean is over 2N pairs: the authors' code returns twice that.
+//!
+//! This is the plain form: it keeps a few matrices of 2N x 2N elements (the similarities, their scaled and masked
+//! copies, and gradients of these), so memory grows with N².
+
+use crate::spec::{CrossRank, Fact, LossCase, LossSpec, OptionSpec, Options, Port};
+use crate::sample_totals;
+use selfsame_autograd::{Domain, Gen, Tensor};
+use selfsame_engine::{Array, Comm, Error, ErrorKind, Result, ops};
+use selfsame_kernels::math::Real;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Lengths below this count as this when embeddings are normalised, so that a zero vector has similarity 0 to all.
+const LEAST_NORM: f64 = 1e-12;
+
+/// Options of [`nt_xent`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NtXent {
+    /// τ. Gradients grow with 1/τ; the paper uses 0.1 on ImageNet and 0.5 on CIFAR-10.
+    pub temperature: f64,
+}
+
+impl Default for NtXent {
+    fn default() -> NtXent {
+        NtXent { temperature: 0.1 }
+    }
+}
+
+/// The loss of `z` `[2N, D]`, whose rows i and i + N are the two views of image i. A scalar.
+///
+/// ```
+/// use selfsame_autograd::Tensor;
+/// use selfsame_engine::{Array, Device};
+/// use selfsame_losses::{NtXent, nt_xent};
+/// # fn main() -> selfsame_engine::Result<()> {
+/// let device = Device::cpu_with(1)?;
+/// let z = Tensor::leaf(Array::from_slice(&[1.0, 0.0, 0.0, 1.0, 0.9, 0.1, 0.1, 0.9], &[4, 2], &device)?);
+/// let loss = nt_xent(&z, &NtXent { temperature: 0.5 })?;
+/// let dz = loss.backward()?.get(&z)?;
+/// assert!(loss.array().item::<f64>()? > 0.0 && dz.is_some());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// `Shape` unless `z` has two axes and an even, positive number of rows; `Config` for a temperature that is not
+/// positive.
+#[track_caller]
+pub fn nt_xent(z: &Tensor, o: &NtXent) -> Result<Tensor> {
+    let [rows, _] = z.dims()?;
+    if rows == 0 || rows % 2 != 0 {
+        return Err(Error::new(ErrorKind::Shape, "nt_xent", format!("z {:?}", z.shape()))
+            .expected("[2N, D]: the first views of N images, then their second views"));
+    }
+    let u = z.l2_normalize(LEAST_NORM)?;
+    mean_over_pairs(&u, &u, o, &Arc::new(Comm::single()))
+}
+
+/// The loss of the whole batch from each rank's embeddings of its `n` images: `a` `[n, D]` of the first views, `b` of
+/// the second. Negatives come from all ranks. With [`Comm::single`] it is the two-view form of [`nt_xent`].
+///
+/// Rank r holds images r·n to (r+1)·n. Every rank gets the same loss and calls backward on it; the parameter
+/// gradients of the ranks then add up to those of the whole batch. The loss has the same bits for any number of
+/// ranks. Gradients do not: what a row receives as a negative of others is summed within ranks first.
+///
+/// # Errors
+/// As for [`nt_xent`]; `Numerics` when `n` is no multiple of 16 and there is more than one rank; or as for
+/// [`Comm::exchange`].
+#[track_caller]
+pub fn nt_xent_ranks(a: &Tensor, b: &Tensor, o: &NtXent, comm: &Arc<Comm>) -> Result<Tensor> {
+    let [n, _] = a.dims()?;
+    if n == 0 || a.shape() != b.shape() {
+        return Err(Error::new(ErrorKind::Shape, "nt_xent", format!("views {:?} and {:?}", a.shape(), b.shape()))
+            .expected("[n, D] twice, n at least 1"));
+    }
+    let (a, b) = (a.l2_normalize(LEAST_NORM)?, b.l2_normalize(LEAST_NORM)?);
+    let anchors = Tensor::concat(&[&a, &b], 0)?;
+    let candidates = Tensor::concat(&[&a.all_gather(comm)?, &b.all_gather(comm)?], 0)?;
+    mean_over_pairs(&anchors, &candidates, o, comm)
+}
+
+/// L from this rank's unit vectors `anchors` `[2n, D]` and those of all ranks, `candidates` `[2N, D]`.
+fn mean_over_pairs(anchors: &Tensor, candidates: &Tensor, o: &NtXent, comm: &Arc<Comm>) -> Result<Tensor> {
+    if !is_temperature(o.temperature) {
+        return Err(Error::new(ErrorKind::Config, "nt_xent", format!("temperature {}", o.temperature))
+            .expected(TEMPERATURE_RANGE));
+    }
+    let (local, global) = (anchors.shape()[0] / 2, candidates.shape()[0] / 2);
+    let first = comm.rank() * local;
+    let place = |row: usize| row / local * global + first + row % local;
+
+    // Divided by τ after the product, so that the matrix is symmetric to the bit.
+    let similarity = anchors.matmul(&candidates.transpose(0, 1)?)?; // [2n, 2N]
+    let logits = similarity.scale(1.0 / o.temperature)?;
+
+    let all_but_itself = Tensor::select(&itself(anchors, global, place)?, &minus_infinity(anchors)?, &logits)?;
+    let log_denominator = all_but_itself.log_sum_exp()?; // [2n]
+
+    let partners: Vec<i64> = (0..2 * local).map(|row| ((place(row) + global) % (2 * global)) as i64).collect();
+    let partners = Array::from_slice(&partners, &[2 * local, 1], anchors.device())?;
+    let positive = logits.gather(1, &partners)?.reshape(&[2 * local])?;
+
+    let l = log_denominator.sub(&positive)?;
+    let per_image = l.reshape(&[2, local])?.transpose(0, 1)?; // [n, 2]: one column per view
+    sample_totals(&per_image, first, comm)?.sum_all()?.scale(1.0 / (2 * global) as f64)
+}
+
+/// The mask `[2n, 2N]` that is true where a candidate is the anchor itself.
+fn itself(anchors: &Tensor, global: usize, place: impl Fn(usize) -> usize) -> Result<Array> {
+    Array::build::<bool>(anchors.device(), &[anchors.shape()[0], 2 * global], "nt_xent", |_, mask| {
+        mask.fill(false);
+        mask.chunks_mut(2 * global).enumerate().for_each(|(row, mask)| mask[place(row)] = true);
+        Ok(())
+    })
+}
+
+fn minus_infinity(like: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::constant(ops::cast(&Array::scalar(f32::NEG_INFINITY, like.device())?, like.dtype())?))
+}
+
+fn is_temperature(t: f64) -> bool {
+    t.is_finite() && t > 0.0
+}
+
+const TEMPERATURE_RANGE: &str = "a positive number";
+
+/// The entry in [`crate::LOSSES`].
+pub static SPEC: LossSpec = LossSpec {
+    name: "ntxent",
+    doc: "each view must pick its partner out of all other views of the batch",
+    paper: "Chen et al. 2020, A Simple Framework for Contrastive Learning of Visual Representations, arXiv:2002.05709",
+    cross_rank: CrossRank::GatherNegatives,
+    inputs: &[Port { name: "z", shape: "[2N, D]", doc: "embeddings; rows i and i+N are two views of image i" }],
+    outputs: &[Port { name: "loss", shape: "[]", doc: "mean over the 2N ordered pairs" }],
+    options: &[OptionSpec {
+        name: "temperature",
+        default: 0.1,
+        allowed: is_temperature,
+        range: TEMPERATURE_RANGE,
+        doc: "divides the cosines; lower weighs hard negatives more. 0.1 on ImageNet, 0.5 on CIFAR-10",
+    }],
+    run: |inputs, options| {
+        let loss = nt_xent(&inputs["z"], &NtXent { temperature: options.get("temperature")? })?;
+        Ok(BTreeMap::from([("loss".to_string(), loss)]))
+    },
+    cases,
+    oracle,
+    facts: &[
+        Fact {
+            what: "ln(2N-1): every pair equally similar (collapse, or no learning yet)",
+            value: |images, _| Real::log(2.0 * images as f64 - 1.0),
+        },
+        Fact {
+            what: "ln(1 + (2N-2) exp(-1/τ)): partners equal, different images orthogonal",
+            value: |images, options| match options.get("temperature") {
+                Ok(t) => Real::log(1.0 + (2.0 * images as f64 - 2.0) * Real::exp(-1.0 / t)),
+                Err(_) => f64::NAN,
+            },
+        },
+    ],
+};
+
+/// Embeddings of lengths around 1 and above, so that differences stay far from the kink at length 0.
+fn cases(g: &mut Gen) -> Result<LossCase> {
+    let (n, d) = (g.dim(), 2 + g.dim());
+    let temperature = g.pick(&["0.1", "0.5", "1.0"]).to_string();
+    let z = g.array(&[2 * n, d], Domain::Range(0.2, 1.5))?;
+    let signs = g.array(&[2 * n, d], Domain::Range(-1.0, 1.0))?;
+    let signed: Vec<f64> =
+        z.to_vec::<f64>()?.iter().zip(signs.to_vec::<f64>()?).map(|(z, s)| if s < 0.0 { -z } else { *z }).collect();
+    let z = Array::from_slice(&signed, &[2 * n, d], g.device())?;
+    let options = Options::parse(&SPEC, &[("temperature".to_string(), temperature)])?;
+    Ok(LossCase { inputs: BTreeMap::from([("z".to_string(), z)]), options })
+}
+
+/// Equation 1 in scalar loops.
+fn oracle(case: &LossCase) -> Result<f64> {
+    let z = &case.inputs["z"];
+    let [rows, d] = z.dims()?;
+    let (z, tau) = (z.to_vec::<f64>()?, case.options.get("temperature")?);
+    let dot = |i: usize, j: usize| (0..d).map(|k| z[i * d + k] * z[j * d + k]).sum::<f64>();
+    let sim = |i: usize, j: usize| dot(i, j) / (dot(i, i).sqrt() * dot(j, j).sqrt());
+    let pair = |i: usize, j: usize| {
+        let denominator: f64 = (0..rows).filter(|m| *m != i).map(|m| Real::exp(sim(i, m) / tau)).sum();
+        -Real::log(Real::exp(sim(i, j) / tau) / denominator)
+    };
+    let n = rows / 2;
+    Ok((0..n).map(|k| pair(k, k + n) + pair(k + n, k)).sum::<f64>() / rows as f64)
+}

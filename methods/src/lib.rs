@@ -1,0 +1,30 @@
+//! Published methods of self-supervised vision, the trainer, the evaluation protocols, the run directory.
+//!
+//! - [`zoo`]: one file per method, listed in [`METHODS`]; [`method`]: what a method is.
+//! - [`config`] and [`settings`]: configuration with the source of every value.
+//! - [`trainer`]: one step, and the state that checkpoints hold; [`session`]: a whole run; [`finish`]: its end.
+//! - [`eval`]: features, k nearest neighbours, linear probe, signs of collapse; [`measure`]: all of them on one run.
+//! - [`run`]: the files of a run directory; [`summary`]: what its report shows.
+
+pub mod config;
+pub mod eval;
+pub mod finish;
+mod hash;
+pub mod measure;
+pub mod method;
+pub mod observer;
+pub mod parts;
+pub mod run;
+pub mod session;
+pub mod settings;
+pub mod summary;
+pub mod trainer;
+pub mod zoo;
+
+pub use config::Config;
+pub use finish::{Finished, train_and_report};
+pub use hash::weights_hash;
+pub use method::{Method, MethodSpec, Step, Views};
+pub use observer::{Observer, Silent};
+pub use session::{Pretrain, Run, pretrain};
+pub use zoo::METHODS;

@@ -1,0 +1,376 @@
+//! A training run in a run directory: epochs, metrics, checkpoints, kNN along the way, and a clean end when interrupted.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use selfsame_autograd::Tensor;
+use selfsame_data::{Augment, Batch, Dataset, Loader, LoaderConfig, Split, open};
+use selfsame_engine::{Device, Error, ErrorKind, Result};
+use selfsame_models::weights;
+
+use crate::config::Config;
+use crate::eval::features::{Feed, extract, to_array};
+use crate::eval::knn::{Knn, knn};
+use crate::hash::weights_hash;
+use crate::method::{MethodSpec, Views};
+use crate::observer::Observer;
+use crate::parts;
+use crate::run::manifest::utc_now;
+use crate::run::{CheckpointStore, CreateMode, EventWriter, Manifest, MetricsWriter, RunDir, Session};
+use crate::trainer::{Clock, Plan, StepRecord, Trainer, Watch};
+
+/// What to run, where, on what.
+pub struct Pretrain {
+    /// The method.
+    pub spec: &'static MethodSpec,
+    /// Its resolved configuration. When resuming it must equal the run's own.
+    pub config: Config,
+    /// The device to compute on.
+    pub device: Device,
+    /// Background threads that prepare images. Does not change a bit of the result.
+    pub workers: usize,
+    /// The run directory.
+    pub out: PathBuf,
+    /// Begin a run, continue one, or replace one.
+    pub mode: CreateMode,
+    /// Becomes true when the run should stop after its step.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// A run that ended by itself, or was asked to stop.
+pub struct Run {
+    /// Its directory.
+    pub dir: RunDir,
+    /// The trainer in its last state.
+    pub trainer: Trainer,
+    /// How long it was to last.
+    pub plan: Plan,
+    /// The training images.
+    pub train: Arc<dyn Dataset>,
+    /// Labelled images, when the data set has them.
+    pub labelled: Option<Labelled>,
+    /// What the run was told.
+    pub warnings: Vec<String>,
+    /// Whether it stopped before its end.
+    pub interrupted: bool,
+    /// Facts for the manifest; also in the directory.
+    pub manifest: Manifest,
+    /// The configuration.
+    pub config: Config,
+    /// Hash of all weights; see [`weights_hash`].
+    pub weights_hash: String,
+    /// Known losses with their formulas.
+    pub constants: Vec<(&'static str, f64)>,
+}
+
+/// Checkpoints that are kept.
+const KEEP: usize = 2;
+
+/// Images of an evaluation forward. Does not change a bit of the features.
+pub(crate) const EVAL_BATCH: usize = 128;
+
+/// Trains. Everything is on disk when this returns; `encoder.safetensors` only after the last step.
+///
+/// # Errors
+/// `Config` and `Io` before training begins; `NonFinite` when a loss does (the last checkpoint stays); `Io` when a
+/// file cannot be written (the same).
+pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
+    let Pretrain { spec, config, device, workers, out, mode, stop } = request;
+    let data = config.str("data")?;
+    // Everything that can be wrong is found out before the directory is touched.
+    let train = open(data, Split::Unlabelled)?;
+    let (labelled, mut warnings) = open_for_evaluation(data);
+    let plan = Plan::of(&config, train.len())?;
+    let mut trainer = Trainer::new(spec, &config, &plan, &device)?;
+    let views: Vec<Arc<dyn Augment>> =
+        (0..spec.views.count()).map(|_| parts::augmentation(&config)).collect::<Result<_>>()?;
+
+    let dir = RunDir::create(out, mode)?;
+    if mode == CreateMode::Resume {
+        expect_same_configuration(&dir.read_config()?, &config)?;
+    }
+    let mut store = dir.checkpoints(KEEP)?;
+    let mut manifest = first_manifest(&config, &*train)?;
+    if mode == CreateMode::Resume {
+        let earlier = dir.read_manifest()?;
+        if earlier.data_checksum != manifest.data_checksum {
+            return Err(Error::new(ErrorKind::Config, format!("data {data}"), "other images than the run began with")
+                .expected(format!("data of checksum {}", earlier.data_checksum.unwrap_or_default())));
+        }
+        manifest.sessions = earlier.sessions;
+        restore(&mut trainer, &store, &mut warnings)?;
+    }
+    let done = trainer.steps_done();
+    manifest.sessions.push(session(&device, done));
+    dir.write_config(&config.table())?;
+    dir.write_manifest(&manifest)?;
+    let mut metrics = if mode == CreateMode::Resume { dir.resume_metrics(done)?.0 } else { dir.metrics()? };
+    let events = dir.events((mode == CreateMode::Resume).then_some(done))?;
+    if done == 0 {
+        // From here on there is always a good checkpoint to go back to.
+        metrics.sync()?;
+        store.save(0, &trainer.snapshot()?)?;
+    }
+
+    let batch = config.usize("batch")?;
+    let mut work = Work {
+        batch,
+        seed: config.usize("seed")? as u64,
+        eval_every: config.usize("eval_every")? as u64,
+        eval_images: config.at_least("eval_images", 1)?,
+        checkpoint_every: config.at_least("checkpoint_every", 1)? as u64,
+        eval_transform: parts::eval_transform(&config)?,
+        watch: Watch::new(spec.facts, batch),
+        store,
+        log: Log { metrics, events },
+        train: Arc::clone(&train),
+        labelled: labelled.clone(),
+        warnings,
+        views,
+        workers,
+        device,
+        stop,
+        plan,
+    };
+    if plan.dropped > 0 {
+        let text = format!("the last {} images of each epoch's order are dropped: less than a batch", plan.dropped);
+        observer.note(&text);
+    }
+    work.warnings.iter().for_each(|text| observer.note(text));
+    observer.begin(&plan, done);
+    let interrupted = work.epochs(&mut trainer, observer)?;
+
+    let hash = weights_hash(trainer.params())?;
+    if !interrupted {
+        let about = config.table().to_string();
+        weights::save(trainer.method().encoder(), "encoder", dir.encoder_path(), Some(&about))?;
+        manifest.weights_hash = Some(hash.clone());
+    }
+    if let Some(session) = manifest.sessions.last_mut() {
+        session.finished = Some(utc_now());
+    }
+    dir.write_manifest(&manifest)?;
+    let constants = work.watch.constants().collect();
+    let warnings = work.warnings;
+    Ok(Run { dir, trainer, plan, train, labelled, warnings, interrupted, manifest, config, weights_hash: hash, constants })
+}
+
+/// Labelled images to measure an encoder with.
+#[derive(Clone)]
+pub struct Labelled {
+    /// Where neighbours are looked for and probes are trained.
+    pub train: Arc<dyn Dataset>,
+    /// What accuracy is measured on.
+    pub test: Arc<dyn Dataset>,
+}
+
+impl Labelled {
+    /// Both splits of `spec`.
+    ///
+    /// # Errors
+    /// Those of opening, and `Config` when the data set has no labels.
+    pub fn open(spec: &str) -> Result<Labelled> {
+        let (train, test) = (open(spec, Split::Train)?, open(spec, Split::Test)?);
+        if train.classes().is_empty() || test.classes() != train.classes() {
+            return Err(Error::new(ErrorKind::Config, format!("data {spec}"), "no labels")
+                .expected("a data set whose training and test images have classes"));
+        }
+        Ok(Labelled { train, test })
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.train.classes().len()
+    }
+}
+
+/// The labelled splits, or a sentence on why there are none: training goes on without them.
+fn open_for_evaluation(spec: &str) -> (Option<Labelled>, Vec<String>) {
+    match Labelled::open(spec) {
+        Ok(labelled) => (Some(labelled), Vec::new()),
+        Err(error) => (None, vec![format!("no kNN accuracy along the way: {}", error.sentence())]),
+    }
+}
+
+/// A resumed run goes on as it began. Only the data's place may differ; its checksum is compared elsewhere.
+fn expect_same_configuration(own: &toml::Table, given: &Config) -> Result<()> {
+    for entry in given.entries().iter().filter(|entry| entry.key != "data") {
+        if own.get(&entry.key) != Some(&entry.value) {
+            let key = &entry.key;
+            let before = own.get(key).map_or("no such key".to_string(), ToString::to_string);
+            return Err(Error::new(ErrorKind::Config, format!("configuration key '{key}'"), entry.value.to_string())
+                .expected(format!("{before}, as the run began"))
+                .hint("a resumed run keeps its configuration; start a new run to change it"));
+        }
+    }
+    Ok(())
+}
+
+fn first_manifest(config: &Config, train: &dyn Dataset) -> Result<Manifest> {
+    Ok(Manifest {
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        method: config.str("method")?.to_string(),
+        seed: config.usize("seed")? as u64,
+        numerics: "strict".to_string(),
+        data: config.str("data")?.to_string(),
+        data_checksum: Some(format!("{:016x}", train.describe().checksum)),
+        weights_hash: None,
+        sessions: Vec::new(),
+    })
+}
+
+fn session(device: &Device, done: u64) -> Session {
+    let Device::Cpu(cpu) = device;
+    Session::begin(done, "cpu", cpu.isa().name(), cpu.workers().threads(), 1)
+}
+
+/// Takes over the newest good checkpoint.
+fn restore(trainer: &mut Trainer, store: &CheckpointStore, warnings: &mut Vec<String>) -> Result<()> {
+    let Some(checkpoint) = store.latest()? else { return Ok(()) };
+    trainer.restore(&checkpoint.payload, &store.path_of(checkpoint.step).display().to_string())?;
+    warnings.extend(checkpoint.warnings);
+    Ok(())
+}
+
+/// A run at work: what it reads, where it writes.
+struct Work {
+    train: Arc<dyn Dataset>,
+    labelled: Option<Labelled>,
+    views: Vec<Arc<dyn Augment>>,
+    eval_transform: Arc<dyn Augment>,
+    batch: usize,
+    seed: u64,
+    workers: usize,
+    eval_every: u64,
+    eval_images: usize,
+    checkpoint_every: u64,
+    device: Device,
+    plan: Plan,
+    stop: Arc<AtomicBool>,
+    store: CheckpointStore,
+    log: Log,
+    watch: Watch,
+    warnings: Vec<String>,
+}
+
+impl Work {
+    /// All epochs from where the trainer stands. Returns whether it was interrupted; the state is then saved.
+    fn epochs(&mut self, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<bool> {
+        while trainer.steps_done() < self.plan.steps() {
+            let epoch = trainer.steps_done() / self.plan.steps_per_epoch;
+            if self.epoch(epoch, trainer, observer)? {
+                self.save(trainer)?;
+                return Ok(true);
+            }
+            let finished = epoch + 1;
+            let is_last = finished == self.plan.epochs;
+            if is_last || (self.eval_every > 0 && finished.is_multiple_of(self.eval_every)) {
+                self.evaluate(finished, trainer, observer)?;
+            }
+            if is_last || finished.is_multiple_of(self.checkpoint_every) {
+                self.save(trainer)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// The rest of `epoch`. Returns whether it was interrupted.
+    fn epoch(&mut self, epoch: u64, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<bool> {
+        let config = LoaderConfig {
+            batch: self.batch,
+            views: self.views.clone(),
+            seed: self.seed,
+            epoch,
+            workers: self.workers,
+            start_batch: (trainer.steps_done() % self.plan.steps_per_epoch) as usize,
+            ..LoaderConfig::default()
+        };
+        let mut loader = Loader::new(Arc::clone(&self.train), config)?;
+        loop {
+            let mut clock = Clock::start();
+            let Some(batch) = loader.next() else { return Ok(false) };
+            let views = to_views(&batch?, &self.device)?;
+            let record = trainer.step(&views, clock.lap())?;
+            self.log.step(&record)?;
+            observer.step(&record);
+            if let Some(text) = self.watch.see(record.loss) {
+                self.log.metrics.warn(record.step, &text)?;
+                observer.note(&text);
+                self.warnings.push(text);
+            }
+            if self.stop.load(Ordering::Relaxed) && record.step < self.plan.steps() {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn save(&mut self, trainer: &Trainer) -> Result<()> {
+        self.log.sync()?;
+        self.store.save(trainer.steps_done(), &trainer.snapshot()?).map(drop)
+    }
+
+    /// kNN of the test images among the training images, when there are labels.
+    fn evaluate(&mut self, epoch: u64, trainer: &Trainer, observer: &mut dyn Observer) -> Result<()> {
+        let Some(labelled) = &self.labelled else { return Ok(()) };
+        let transform = Arc::clone(&self.eval_transform);
+        let feed = Feed { transform, batch: EVAL_BATCH, workers: self.workers, limit: self.eval_images };
+        let encoder = trainer.method().encoder();
+        let bank = extract(encoder, &labelled.train, &feed, &self.device)?;
+        let queries = extract(encoder, &labelled.test, &feed, &self.device)?;
+        let accuracy = knn(&bank, &queries, labelled.classes(), &Knn::default())?.overall;
+        self.log.evaluated(trainer.steps_done(), epoch, accuracy)?;
+        observer.evaluated(epoch, accuracy);
+        Ok(())
+    }
+}
+
+/// The views of a batch as constants on `device`.
+fn to_views(batch: &Batch, device: &Device) -> Result<Views> {
+    let view = |view| Ok(Tensor::constant(to_array(view, device)?));
+    Ok(Views::new(batch.views.iter().map(view).collect::<Result<_>>()?))
+}
+
+/// `metrics.jsonl` and the TensorBoard events: the same numbers twice.
+struct Log {
+    metrics: MetricsWriter,
+    events: EventWriter,
+}
+
+impl Log {
+    fn step(&mut self, record: &StepRecord) -> Result<()> {
+        let seconds = |time: Duration| time.as_secs_f64();
+        let times = &record.times;
+        let mut values = vec![
+            ("loss", record.loss),
+            ("lr", record.lr),
+            ("grad/norm", record.grad_norm),
+            ("time/data", seconds(times.data)),
+            ("time/forward", seconds(times.forward)),
+            ("time/backward", seconds(times.backward)),
+            ("time/optimizer", seconds(times.optimizer)),
+            ("images_per_second", record.images_per_second),
+            ("memory/live", record.memory_live as f64),
+            ("memory/peak", record.memory_peak as f64),
+        ];
+        values.extend(record.embedding_std.map(|value| ("embed/std", value)));
+        values.extend(record.effective_rank.map(|value| ("embed/rank", value)));
+        values.extend(record.scalars.iter().map(|(key, value)| (key.as_str(), *value)));
+        self.write(record.step, &values)
+    }
+
+    fn evaluated(&mut self, step: u64, epoch: u64, knn: f64) -> Result<()> {
+        self.write(step, &[("epoch", epoch as f64), ("eval/knn", knn)])
+    }
+
+    fn write(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
+        self.metrics.write(step, values)?;
+        values.iter().try_for_each(|&(key, value)| self.events.scalar(step, key, value as f32))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.metrics.sync()?;
+        self.events.sync()
+    }
+}

@@ -1,0 +1,77 @@
+//! The keys that all methods share, with their defaults, and how a method's configuration comes together.
+
+use selfsame_engine::Result;
+
+use crate::config::{Config, Source};
+use crate::method::MethodSpec;
+
+/// Defaults of the trainer: the authors' CIFAR-10 setting of SimCLR as far as it is common to all methods.
+const TRAINER: &str = r#"
+data = "scenes"         # data set: scenes, cifar10:DIR, cifar100:DIR, stl10:DIR, idx:DIR, folder:DIR, shards:DIR
+size = 32               # side of the views in pixels
+seed = 0                # of everything random: weights, order, augmentations
+backbone = "resnet18"   # encoder: resnet-small, resnet18, resnet34, resnet50
+stem = "cifar"          # its first layers: cifar (3x3), small (3x3 stride 2), imagenet (7x7 stride 2, max-pool)
+width = 1.0             # factor on all its channel counts
+zero_init = false       # true: residual branches start at zero
+recompute = false       # true: blocks compute their forward again in backward; less memory, a third more time
+
+crop_min = 0.08         # random resized crop: smallest share of the area
+flip = 0.5              # probability of a horizontal flip
+jitter = 0.8            # probability of colour jitter
+strength = 0.5          # strength of colour jitter: 1.0 for ImageNet, 0.5 for CIFAR
+brightness = "additive" # kind of brightness jitter: additive (first release) or multiplicative (later)
+grayscale = 0.2         # probability of losing all colour
+blur = 0.0              # probability of Gaussian blur: 0.5 for ImageNet, 0 for CIFAR
+
+epochs = 100            # passes over the data
+batch = 256             # images per step; the last incomplete batch of an epoch is dropped
+optimizer = "sgd"       # sgd, adamw, or lars (from batches of 1024 on)
+lr = 0.12               # peak learning rate for a batch of 256
+lr_scaling = "linear"   # lr grows with batch / 256: linear, sqrt, or none
+momentum = 0.9          # of the optimiser; adamw's first beta
+nesterov = false        # sgd looks ahead along its momentum
+trust = 0.001           # trust coefficient of lars
+weight_decay = 1e-4     # on weights; never on biases and norms
+warmup_epochs = 5.0     # linear warm-up to the peak; cosine to 0 after it, per step
+
+eval_every = 10         # epochs between kNN evaluations during training; 0: only at the end
+eval_images = 4096      # training images that these look for neighbours in
+checkpoint_every = 1    # epochs between checkpoints
+log_every = 10          # steps between log lines without a terminal, and between effective ranks
+"#;
+
+/// The configuration of `spec` before any file or setting: the trainer's defaults, overlaid by the method's.
+///
+/// # Errors
+/// `Config` when a defaults text is not flat TOML: a mistake of the method's author.
+pub fn defaults(spec: &MethodSpec) -> Result<Config> {
+    let mut config = Config::default();
+    let part = format!("method {}", spec.name);
+    config.declare(&part, &format!("method = \"{}\"  # which algorithm\n", spec.name))?;
+    config.declare("trainer", TRAINER)?;
+    config.declare(&part, spec.defaults)?;
+    Ok(config)
+}
+
+/// [`defaults`], then the file, then the settings `key=value`.
+///
+/// # Errors
+/// `Io` for the file; `Config` for an unknown key, a value of another type, or a file of another method.
+pub fn resolve(spec: &MethodSpec, file: Option<&std::path::Path>, settings: &[String]) -> Result<Config> {
+    let mut config = defaults(spec)?;
+    if let Some(path) = file {
+        config.apply_file(path)?;
+    }
+    settings.iter().try_for_each(|setting| config.apply_setting(setting))?;
+    config.choice("method", &[spec.name])?;
+    Ok(config)
+}
+
+/// Sets the key that a dedicated argument such as `--data` or `--seed` stands for.
+///
+/// # Errors
+/// `Config` when the value does not fit.
+pub fn set_argument(config: &mut Config, key: &str, value: impl Into<toml::Value>) -> Result<()> {
+    config.set(key, value.into(), Source::CommandLine)
+}

@@ -1,0 +1,231 @@
+//! The trainer: one step of one method, and everything that a checkpoint has to hold.
+//!
+//! Data flows one way: views, the method's loss, backward, optimiser, buffer updates, after-step hooks. Nothing is
+//! written before the loss and every gradient are known to be finite, so a failed step leaves the last state intact.
+
+mod diagnose;
+mod snapshot;
+mod watch;
+
+use std::time::{Duration, Instant};
+
+use selfsame_autograd::ParamSet;
+use selfsame_autograd::optim::Optimizer;
+use selfsame_autograd::schedule::Schedule;
+use selfsame_engine::{Array, DType, Device, Error, ErrorKind, Result, ops};
+use selfsame_models::{Ctx, Init};
+
+use crate::config::Config;
+use crate::eval::collapse;
+use crate::method::{Method, MethodSpec, Step, Views};
+use crate::parts;
+
+pub(crate) use watch::Watch;
+
+/// A method in training.
+pub struct Trainer {
+    method: Box<dyn Method>,
+    params: ParamSet,
+    optimizer: Box<dyn Optimizer>,
+    optimizer_state: ParamSet,
+    rate: Schedule,
+    device: Device,
+    seed: u64,
+    recompute: bool,
+    rank_every: u64,
+    step: u64,
+}
+
+/// How long a training lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Steps in an epoch.
+    pub steps_per_epoch: u64,
+    /// Epochs.
+    pub epochs: u64,
+    /// Images of each epoch that are left out, being fewer than a batch.
+    pub dropped: usize,
+}
+
+impl Plan {
+    /// The plan for a data set of `images`.
+    ///
+    /// # Errors
+    /// `Config` when there are fewer images than one batch.
+    pub fn of(config: &Config, images: usize) -> Result<Plan> {
+        let batch = config.at_least("batch", 2)?;
+        if images < batch {
+            return Err(Error::new(ErrorKind::Config, "configuration key 'batch'", batch.to_string())
+                .expected(format!("at most the {images} images of the data set")));
+        }
+        let epochs = config.at_least("epochs", 1)? as u64;
+        Ok(Plan { steps_per_epoch: (images / batch) as u64, epochs, dropped: images % batch })
+    }
+
+    /// Steps in all.
+    pub fn steps(&self) -> u64 {
+        self.steps_per_epoch * self.epochs
+    }
+}
+
+/// Where the time of a step went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// Waiting for the loader.
+    pub data: Duration,
+    /// Forward, loss included.
+    pub forward: Duration,
+    /// Backward.
+    pub backward: Duration,
+    /// Gradient norm, optimiser, buffers, hooks.
+    pub optimizer: Duration,
+}
+
+impl Times {
+    /// All of it.
+    pub fn total(&self) -> Duration {
+        self.data + self.forward + self.backward + self.optimizer
+    }
+}
+
+/// What is known after a step.
+#[derive(Clone, Debug)]
+pub struct StepRecord {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// The loss.
+    pub loss: f64,
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// L2 norm of all gradients.
+    pub grad_norm: f64,
+    /// See [`collapse::embedding_std`].
+    pub embedding_std: Option<f64>,
+    /// See [`collapse::effective_rank`]; every `log_every` steps.
+    pub effective_rank: Option<f64>,
+    /// More numbers from the method.
+    pub scalars: Vec<(String, f64)>,
+    /// Where the time went.
+    pub times: Times,
+    /// Images per second of this step, data included.
+    pub images_per_second: f64,
+    /// Bytes that arrays hold after the step.
+    pub memory_live: usize,
+    /// The most that they have held.
+    pub memory_peak: usize,
+}
+
+impl Trainer {
+    /// Builds the method of `spec` from `config`, at step 0.
+    ///
+    /// # Errors
+    /// `Config` for values out of range, and those of building.
+    pub fn new(spec: &MethodSpec, config: &Config, plan: &Plan, device: &Device) -> Result<Trainer> {
+        let seed = config.usize("seed")? as u64;
+        let method = (spec.build)(config, &Init::new(device, seed))?;
+        let params = ParamSet::collect(|visitor| method.visit(visitor))?;
+        let optimizer = parts::optimizer(config, &params)?;
+        Ok(Trainer {
+            optimizer_state: ParamSet::collect(|visitor| optimizer.visit(visitor))?,
+            optimizer,
+            rate: parts::learning_rate(config, plan.steps(), plan.steps_per_epoch)?,
+            recompute: config.bool("recompute")?,
+            rank_every: config.at_least("log_every", 1)? as u64,
+            device: device.clone(),
+            step: 0,
+            method,
+            params,
+            seed,
+        })
+    }
+
+    /// The method.
+    pub fn method(&self) -> &dyn Method {
+        &*self.method
+    }
+
+    /// Its parameters and buffers.
+    pub fn params(&self) -> &ParamSet {
+        &self.params
+    }
+
+    /// Steps done.
+    pub fn steps_done(&self) -> u64 {
+        self.step
+    }
+
+    /// One step on the views of one batch; `waited` is the time that the batch took to arrive.
+    ///
+    /// # Errors
+    /// `NonFinite`, naming the operation that produced the first NaN or infinity, and those of the operations. The
+    /// state is then that before the step.
+    pub fn step(&mut self, views: &Views, waited: Duration) -> Result<StepRecord> {
+        let lr = self.rate.at(self.step);
+        let cx = self.context();
+        let mut clock = Clock::start();
+        let Step { loss, scalars, embeddings } = self.method.loss(views, &cx)?;
+        let value = scalar(loss.array())?;
+        let forward = clock.lap();
+        if !value.is_finite() {
+            return Err(self.diagnose(views, &format!("loss {value}")));
+        }
+        let grads = loss.backward()?;
+        drop(loss);
+        let backward = clock.lap();
+        let stats = match self.optimizer.step(&self.params, &grads, lr) {
+            Err(error) if error.kind() == ErrorKind::NonFinite => return Err(self.diagnose(views, &error.sentence())),
+            result => result?,
+        };
+        drop(grads);
+        for (buffer, value) in cx.take_updates() {
+            buffer.set(value)?;
+        }
+        self.method.after_step(self.step)?;
+        let optimizer = clock.lap();
+        self.step += 1;
+
+        let embeddings = embeddings.as_ref().map(|z| z.array());
+        let ranked = embeddings.filter(|_| self.step == 1 || self.step.is_multiple_of(self.rank_every));
+        let times = Times { data: waited, forward, backward, optimizer };
+        let memory = self.device.memory();
+        Ok(StepRecord {
+            step: self.step,
+            loss: value,
+            lr,
+            grad_norm: stats.grad_norm,
+            embedding_std: embeddings.map(collapse::embedding_std).transpose()?,
+            effective_rank: ranked.map(collapse::effective_rank).transpose()?,
+            scalars,
+            times,
+            images_per_second: views.images()? as f64 / times.total().as_secs_f64(),
+            memory_live: memory.live,
+            memory_peak: memory.peak,
+        })
+    }
+
+    fn context(&self) -> Ctx {
+        Ctx::train().step(self.seed, self.step).recompute(self.recompute)
+    }
+}
+
+/// The one element of a float array.
+pub(crate) fn scalar(array: &Array) -> Result<f64> {
+    ops::cast(array, DType::F64)?.item::<f64>()
+}
+
+/// Measures laps.
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    /// Time since the start or the last lap.
+    pub(crate) fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        let lap = now - self.0;
+        self.0 = now;
+        lap
+    }
+}

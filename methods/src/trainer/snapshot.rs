@@ -1,0 +1,56 @@
+//! The whole state of a trainer as bytes, and back: parameters, buffers, optimiser, step. Schedules, the loader's order
+//! and every random draw are functions of the step, so a trainer restored from here continues to the same bits.
+
+use selfsame_autograd::Param;
+use selfsame_engine::{Error, ErrorKind, Result};
+use selfsame_models::tensor_file::{self, Tensors};
+
+use super::Trainer;
+
+impl Trainer {
+    /// The state as the bytes of a safetensors file.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn snapshot(&self) -> Result<Vec<u8>> {
+        let tensors: Tensors = self.state().map(|(name, param)| (name, param.array())).collect();
+        let about = serde_json::json!({ "step": self.step });
+        tensor_file::encode(&tensors, Some(&about.to_string()))
+    }
+
+    /// Takes over the state of a [`snapshot`](Self::snapshot). `name` is for errors. Nothing changes unless all fits.
+    ///
+    /// # Errors
+    /// `Corrupt` when the bytes are no snapshot, or one of another model.
+    pub fn restore(&mut self, bytes: &[u8], name: &str) -> Result<()> {
+        let corrupt = |got: String| {
+            Error::new(ErrorKind::Corrupt, name, got)
+                .expected("a checkpoint of this configuration")
+                .hint("was config.toml changed, or the checkpoint taken from another run?")
+        };
+        let (mut tensors, about) = tensor_file::decode(bytes, name, &self.device)?;
+        let about = about.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+        let step = about.and_then(|about| about.get("step")?.as_u64()).ok_or_else(|| corrupt("no step".into()))?;
+        let mut writes = Vec::new();
+        for (name, param) in self.state() {
+            let own = param.array();
+            let value = tensors.remove(&name).ok_or_else(|| corrupt(format!("'{name}' is missing")))?;
+            if value.shape() != own.shape() || value.dtype() != own.dtype() {
+                return Err(corrupt(format!("'{name}' of shape {:?}, not {:?}", value.shape(), own.shape())));
+            }
+            writes.push((param.clone(), value));
+        }
+        if let Some(name) = tensors.keys().next() {
+            return Err(corrupt(format!("'{name}', which the model does not have")));
+        }
+        writes.into_iter().try_for_each(|(param, value)| param.set(value))?;
+        self.step = step;
+        Ok(())
+    }
+
+    /// Everything that a step changes, under names that keep model and optimiser apart.
+    fn state(&self) -> impl Iterator<Item = (String, &Param)> {
+        let model = self.params.iter().map(|(path, param)| (format!("model/{path}"), param));
+        model.chain(self.optimizer_state.iter().map(|(path, param)| (format!("optimizer/{path}"), param)))
+    }
+}

@@ -1,0 +1,88 @@
+//! SimCLR (Chen, Kornblith, Norouzi, Hinton, ICML 2020, arXiv:2002.05709), Algorithm 1.
+//!
+//! ```text
+//! for each of N images: draw two augmentations, x0 and x1
+//!     h = f(x)                  the encoder's pooled features; downstream tasks use these
+//!     z = g(h)                  the projection head
+//! L = NT-Xent(z0, z1; tau)      mean over the 2N ordered positive pairs
+//! ```
+//! Gradient flows through both members of every pair; batch-norm statistics are taken per view over the whole batch.
+//! Loss is the paper's: the authors' code returns twice that.
+
+use selfsame_autograd::{ParamVisitor, Tensor};
+use selfsame_engine::Result;
+use selfsame_kernels::math;
+use selfsame_losses::{NtXent, nt_xent_ranks};
+use selfsame_models::backbones::Backbone;
+use selfsame_models::heads::{Mlp, MlpOpts};
+use selfsame_models::{Ctx, Module};
+
+use crate::method::{Fact, Family, Method, MethodSpec, Status, Step, ViewPlan, Views};
+use crate::parts;
+
+/// The registry's entry.
+pub static SPEC: MethodSpec = MethodSpec {
+    name: "simclr",
+    paper: "arXiv:2002.05709",
+    title: "A Simple Framework for Contrastive Learning of Visual Representations",
+    family: Family::Contrastive,
+    status: Status::Complete,
+    views: ViewPlan::Alike(2),
+    defaults: r#"
+temperature = 0.5       # tau: lower makes hard negatives count more; 0.1 for ImageNet, 0.5 for CIFAR
+hidden = 0              # width of the projector's hidden layer; 0: as wide as the features
+head = "code"           # projector: "code" of the authors' release (batch norm, no biases) or "paper" (W2 relu(W1 h))
+dim = 128               # length of the embeddings that the loss compares
+"#,
+    build: |config, init| {
+        let encoder = parts::backbone(config, &init.at("encoder"))?;
+        let features = encoder.feature_dim();
+        let hidden = match config.usize("hidden")? {
+            0 => features,
+            width => width,
+        };
+        let head = match config.choice("head", &["code", "paper"])? {
+            "code" => MlpOpts::SIMCLR,
+            _ => MlpOpts::PAPER,
+        };
+        let projector = Mlp::new(&init.at("projector"), &[features, hidden, config.at_least("dim", 1)?], head)?;
+        let nt_xent = NtXent { temperature: config.positive("temperature")? };
+        Ok(Box::new(SimClr { encoder, projector, nt_xent }))
+    },
+    facts: &[Fact {
+        formula: "ln(2N-1)",
+        meaning: "every pair of views looks equally similar: nothing is learned yet, or the encoder has collapsed",
+        advice: "a lower temperature, a longer warm-up or a lower learning rate; look at embed/std",
+        value: |images| math::f64::log((2 * images - 1) as f64),
+    }],
+};
+
+struct SimClr {
+    encoder: Box<dyn Backbone>,
+    projector: Mlp,
+    nt_xent: NtXent,
+}
+
+impl SimClr {
+    /// z = g(f(x)): `[n, h, w, c]` to `[n, dim]`.
+    fn embed(&self, x: &Tensor, cx: &Ctx) -> Result<Tensor> {
+        self.projector.forward(&self.encoder.forward(x, cx)?, cx)
+    }
+}
+
+impl Method for SimClr {
+    fn loss(&mut self, views: &Views, cx: &Ctx) -> Result<Step> {
+        let z0 = self.embed(views.view(0)?, &cx.clone().view(0))?;
+        let z1 = self.embed(views.view(1)?, &cx.clone().view(1))?;
+        Ok(Step::new(nt_xent_ranks(&z0, &z1, &self.nt_xent, cx.ranks())?).embeddings(&z0))
+    }
+
+    fn encoder(&self) -> &dyn Backbone {
+        &*self.encoder
+    }
+
+    fn visit(&self, visitor: &mut dyn ParamVisitor) {
+        self.encoder.visit(visitor);
+        self.projector.visit(visitor);
+    }
+}

@@ -1,0 +1,22 @@
+//! Layers, backbones and heads, and their weights in and out of files. Nothing here knows an objective.
+//!
+//! - [`Module`] and [`Ctx`]: what a layer is and how a forward is run.
+//! - [`Init`] and [`Fill`]: parameters, filled from their path and the seed alone.
+//! - [`layers`]: linear, convolution, norms, pooling, activations, dropout.
+//! - [`backbones`]: the ResNets and the list [`backbones::BACKBONES`].
+//! - [`heads`]: projectors.
+//! - [`tensor_file`]: named arrays as safetensors; [`weights`]: a module's, by path name; [`import`]: checkpoints of torchvision and timm.
+
+pub mod backbones;
+mod ctx;
+pub mod heads;
+pub mod import;
+mod init;
+pub mod layers;
+mod module;
+pub mod tensor_file;
+pub mod weights;
+
+pub use ctx::{Ctx, Mode};
+pub use init::{Fan, Fill, Init};
+pub use module::{Module, copy_values, param_count, params};

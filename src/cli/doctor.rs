@@ -1,0 +1,104 @@
+//! `selfsame doctor`: what works on this machine, and whether its bits are right.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use selfsame_autograd::Tensor;
+use selfsame_engine::cpu::CpuDevice;
+use selfsame_engine::{Array, Device, Result};
+use selfsame_kernels::isa::Isa;
+use selfsame_kernels::philox::{Key, Purpose};
+use selfsame_methods::trainer::{Plan, Trainer};
+use selfsame_methods::{Views, method, settings, weights_hash};
+use serde_json::json;
+
+use super::output::{Output, table};
+use super::{Outcome, Registry};
+
+/// Arguments of `doctor`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Training steps of the self-check: the second one uses what the first one wrote.
+const STEPS: usize = 2;
+
+pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<Outcome> {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let isas: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
+    let memory = memory_gib();
+    let terminal = std::io::stderr().is_terminal();
+    let mut checks = Vec::new();
+    for isa in Isa::available() {
+        for threads in [1, 2] {
+            eprintln!("checking bits: {isa}, {threads} thread{}", if threads == 1 { "" } else { "s" });
+            checks.push((isa.name(), threads, step_hash(registry, isa, threads)?));
+        }
+    }
+    let reference = &checks[0].2;
+    let agree = checks.iter().all(|(_, _, hash)| hash == reference);
+    if args.json {
+        let checks: Vec<_> =
+            checks.iter().map(|(isa, threads, hash)| json!({ "isa": isa, "threads": threads, "hash": hash })).collect();
+        out.json(&json!({
+            "version": env!("CARGO_PKG_VERSION"), "platform": platform(), "cores": cores, "isa": isas,
+            "memory_gib": memory, "terminal": terminal, "devices": ["cpu"], "bits": checks, "bits_agree": agree,
+        }))?;
+    } else {
+        let memory = memory.map_or("unknown".into(), |gib| format!("{gib:.1} GiB"));
+        let rows = [
+            ("version", env!("CARGO_PKG_VERSION").to_string()),
+            ("platform", platform()),
+            ("cores", cores.to_string()),
+            ("instruction sets", isas.join(", ")),
+            ("memory", memory),
+            ("progress", if terminal { "bar (standard error is a terminal)" } else { "plain lines" }.to_string()),
+            ("device cpu", "works".to_string()),
+        ];
+        let rows: Vec<Vec<String>> = rows.into_iter().map(|(key, value)| vec![key.to_string(), value]).collect();
+        out.text(&table(&["what", "found"], &[false; 2], &rows))?;
+        let rows: Vec<Vec<String>> = checks
+            .iter()
+            .map(|(isa, threads, hash)| vec![isa.to_string(), threads.to_string(), hash.clone()])
+            .collect();
+        out.text("")?;
+        out.text(&table(&["bits: set", "threads", "weights after two steps"], &[false, true, false], &rows))?;
+        out.text(if agree { "all agree" } else { "they differ: please report this machine" })?;
+    }
+    Ok(if agree { Outcome::Done } else { Outcome::Difference })
+}
+
+/// Hash of all weights after a few steps of a small SimCLR: convolutions, norms, loss and optimiser are all in it.
+fn step_hash(registry: &Registry, isa: Isa, threads: usize) -> Result<String> {
+    let device = Device::Cpu(CpuDevice::with_isa(threads, isa)?);
+    let spec = method::find("simclr", registry.methods)?;
+    let mut config = settings::defaults(spec)?;
+    for setting in ["batch=24", "size=16", "backbone=resnet-small", "width=0.5"] {
+        config.apply_setting(setting)?;
+    }
+    let plan = Plan::of(&config, 24 * STEPS)?;
+    let mut trainer = Trainer::new(spec, &config, &plan, &device)?;
+    for step in 0..STEPS {
+        let view = |number: u16| {
+            let mut stream = Key::new(0, Purpose::Check).stream(step as u64, 0, number);
+            let pixels: Vec<f32> = (0..24 * 16 * 16 * 3).map(|_| stream.uniform_f32()).collect();
+            Ok(Tensor::constant(Array::from_slice(&pixels, &[24, 16, 16, 3], &device)?))
+        };
+        trainer.step(&Views::new(vec![view(0)?, view(1)?]), Duration::ZERO)?;
+    }
+    weights_hash(trainer.params())
+}
+
+fn platform() -> String {
+    format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)
+}
+
+/// Memory of the machine, where the system tells.
+fn memory_gib() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(line.split_whitespace().next()?.parse::<f64>().ok()? / (1024.0 * 1024.0))
+}

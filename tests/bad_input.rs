@@ -1,0 +1,149 @@
+//! Bad input: one clear sentence, the right exit status, nothing lost.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use support::{SMALL, fail, run, selfsame, stderr, text};
+
+/// Tries to train on `data` and returns the sentence; nothing may be left at the run directory.
+fn refused(status: i32, data: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let sentence = fail(status, &["pretrain", "simclr", "--data", data, "--out", text(&out)]);
+    assert!(!out.exists(), "a run directory for data that cannot be read");
+    sentence
+}
+
+#[test]
+fn names_that_do_not_exist_get_the_nearest() {
+    assert!(fail(2, &["pretrain", "simcrl", "--out", "/nowhere"]).contains("'simclr'"));
+    assert!(fail(2, &["show", "simclr", "temprature=1"]).contains("'temperature'"));
+    assert!(fail(2, &["show", "simclr", "epochs=many"]).contains("whole number"));
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    for (setting, near) in [("backbone=resnet8", "resnet"), ("optimizer=sdg", "'sgd'"), ("temperature=-1", "above 0")] {
+        let sentence = fail(2, &["pretrain", "simclr", "--out", text(&out), "--set", setting]);
+        assert!(sentence.contains(near), "{setting}: {sentence}");
+    }
+    assert!(fail(2, &["loss", "ntxnet", "--input", "a", "--output", "b"]).contains("'ntxent'"));
+    assert!(refused(2, "scense").contains("scenes"));
+}
+
+#[test]
+fn missing_truncated_and_undecodable_data_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    assert!(refused(1, &format!("cifar10:{}", text(dir))).contains("data_batch_1.bin"));
+
+    for number in 1..=5 {
+        fs::write(dir.join(format!("data_batch_{number}.bin")), vec![0u8; 3073 * 2 - 5]).unwrap();
+    }
+    fs::write(dir.join("test_batch.bin"), vec![0u8; 3073]).unwrap();
+    assert!(refused(1, &format!("cifar10:{}", text(dir))).contains("data_batch_1.bin"));
+
+    let images = dir.join("images");
+    for class in ["cat", "dog"] {
+        fs::create_dir_all(images.join(class)).unwrap();
+    }
+    assert!(refused(1, &format!("folder:{}", text(&images))).contains("images"));
+}
+
+#[test]
+fn an_empty_class_folder_and_a_broken_image_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = folder.path();
+    write_pictures(&images.join("cat"), 40);
+    fs::create_dir_all(images.join("dog")).unwrap();
+    let data = format!("folder:{}", text(images));
+    assert!(refused(1, &data).contains("dog"));
+
+    write_pictures(&images.join("dog"), 40);
+    fs::write(images.join("dog/broken.png"), b"\x89PNG\r\n\x1a\n and then nothing").unwrap();
+    let out = folder.path().join("run");
+    let mut arguments = vec!["pretrain", "simclr", "--data", &data, "--out", text(&out)];
+    arguments.extend(&SMALL[2..]);
+    assert!(fail(1, &arguments).contains("broken.png"));
+}
+
+/// Pictures of one colour, from the data set's own encoder's point of view nothing special.
+fn write_pictures(folder: &Path, count: u8) {
+    use selfsame::methods::run::report::RgbImage;
+    fs::create_dir_all(folder).unwrap();
+    for number in 0..count {
+        let picture = RgbImage::new(32, 32, vec![number; 32 * 32 * 3]).unwrap();
+        fs::write(folder.join(format!("{number:02}.png")), picture.to_png().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_described() {
+    use selfsame::engine::{Array, Device};
+    use selfsame::models::tensor_file;
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("z.safetensors"), folder.path().join("g.safetensors"));
+    let z = Array::from_slice(&[1f32; 15], &[5, 3], &Device::cpu_with(1).unwrap()).unwrap();
+    tensor_file::write(&input, &[("z".to_string(), z.clone())].into(), None).unwrap();
+    let loss = ["loss", "ntxent", "--input", text(&input), "--output", text(&output)];
+    let sentence = fail(1, &loss);
+    assert!(sentence.contains("[5, 3]") && sentence.contains("[2N, D]"), "{sentence}");
+    tensor_file::write(&input, &[("y".to_string(), z)].into(), None).unwrap();
+    assert!(fail(2, &loss).contains("'y'"));
+    fs::write(&input, "no tensors").unwrap();
+    assert!(fail(1, &loss).contains("z.safetensors"));
+    assert!(!output.exists());
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_its_operation_and_keeps_the_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let mut arguments = vec!["pretrain", "simclr", "--out", text(&out)];
+    arguments.extend(SMALL);
+    arguments.extend(["--set", "lr=1e30", "--set", "lr_scaling=none", "--set", "momentum=0.0"]);
+    let sentence = fail(1, &arguments);
+    assert!(sentence.contains("step ") && sentence.contains("the first is in "), "{sentence}");
+    let checkpoints = fs::read_dir(out.join("checkpoints")).unwrap().count();
+    assert!(checkpoints >= 1);
+    assert!(!out.join("encoder.safetensors").exists());
+}
+
+#[test]
+fn a_run_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    fs::create_dir_all(&out).unwrap();
+    fs::write(out.join("config.toml"), "precious = true\n").unwrap();
+    assert!(fail(2, &["pretrain", "simclr", "--out", text(&out)]).contains("--resume"));
+    assert!(fail(2, &["demo", "--fast", "--out", text(&out)]).contains("--out"));
+    assert_eq!(fs::read_to_string(out.join("config.toml")).unwrap(), "precious = true\n");
+    let nothing = folder.path().join("nothing");
+    assert!(fail(2, &["pretrain", "simclr", "--out", text(&nothing), "--resume"]).contains("no run"));
+}
+
+/// A file-size limit stands in for a full disk: both make a write fail half-way.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_keeps_the_last_good_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let mut arguments = vec!["pretrain", "simclr", "--out", text(&out)];
+    arguments.extend(SMALL);
+    let command = selfsame(&arguments);
+    let words: Vec<&str> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_str().expect("text"))
+        .collect();
+    // The metrics of three epochs pass four blocks of 512 bytes long before the end; a checkpoint fits none.
+    let script = format!("trap '' XFSZ; ulimit -f 4; exec {}", words.join(" "));
+    let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).lines().any(|line| line.starts_with("selfsame: ")), "{}", stderr(&output));
+    // Nothing half-written passes for a checkpoint, and the same command without --out works elsewhere.
+    let left = fs::read_dir(out.join("checkpoints")).map_or(0, |entries| {
+        entries.filter(|entry| entry.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().ends_with(".ckpt"))).count()
+    });
+    assert_eq!(left, 0, "a torn checkpoint passes for a whole one");
+    assert_eq!(run(&["eval", "knn", "--run", text(&out)]).status.code(), Some(1));
+}

@@ -1,0 +1,123 @@
+//! Training runs through the binary: the same bits however they are run.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::{SMALL, fail, json, run, selfsame, stderr, succeed, text};
+
+fn pretrain(out: &Path, more: &[&str]) -> Value {
+    let mut arguments = vec!["pretrain", "simclr", "--out", text(out)];
+    arguments.extend(SMALL);
+    arguments.extend(more);
+    json(&arguments)
+}
+
+#[test]
+fn a_run_leaves_its_files_and_can_be_measured_and_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second, third) = (folder.path().join("a"), folder.path().join("b"), folder.path().join("c"));
+    let found = pretrain(&first, &["--threads", "1"]);
+    for name in ["config.toml", "manifest.json", "metrics.jsonl", "encoder.safetensors", "report.html", "checkpoints"] {
+        assert!(first.join(name).exists(), "{name}");
+    }
+    let events = fs::read_dir(&first).unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    assert_eq!(events.filter(|name| name.starts_with("events.out.tfevents")).count(), 1);
+
+    let knn = json(&["eval", "knn", "--run", text(&first)]);
+    assert_eq!(knn["accuracy"], found["knn"]);
+    let encoder = first.join("encoder.safetensors");
+    let linear = json(&["eval", "linear", "--weights", text(&encoder), "--data", "scenes:train=96,test=40"]);
+    assert!(linear["accuracy"].as_f64().unwrap() > 0.0);
+
+    // Two threads and three loader threads change nothing.
+    let again = pretrain(&second, &["--threads", "2", "--workers", "3"]);
+    assert_eq!(again["weights_hash"], found["weights_hash"]);
+    assert!(succeed(&["compare", text(&first), text(&second)]).contains("the same to the bit"));
+    // Neither does feeding the written configuration back.
+    let config = first.join("config.toml");
+    let fed_back = json(&["pretrain", "simclr", "--config", text(&config), "--out", text(&third)]);
+    assert_eq!(fed_back["weights_hash"], found["weights_hash"]);
+}
+
+#[test]
+fn another_seed_differs_and_compare_says_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("a"), folder.path().join("b"));
+    let one = pretrain(&first, &["--set", "epochs=1"]);
+    let two = pretrain(&second, &["--set", "epochs=1", "--seed", "5"]);
+    assert_ne!(one["weights_hash"], two["weights_hash"]);
+    let output = run(&["compare", text(&first), text(&second), "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["first_difference"]["step"], 1);
+    assert_eq!(found["configuration"][0]["key"], "seed");
+}
+
+#[test]
+fn shards_train_like_what_was_packed() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = folder.path().join("shards");
+    succeed(&["data", "pack", "scenes:train=96,test=40", "--out", text(&shards), "--shard-size", "50"]);
+    let packed = format!("shards:{}", text(&shards));
+    let direct = pretrain(&folder.path().join("a"), &["--set", "epochs=1"]);
+    let from_shards = pretrain(&folder.path().join("b"), &["--set", "epochs=1", "--set", &format!("data={packed}")]);
+    // --data is given in SMALL and wins over --set; take the packed one by its own run.
+    assert_eq!(direct["weights_hash"], from_shards["weights_hash"]);
+    let mut arguments = vec!["pretrain", "simclr", "--data", &packed, "--set", "epochs=1"];
+    let out = folder.path().join("c");
+    arguments.extend(["--out", text(&out)]);
+    arguments.extend(&SMALL[2..10]);
+    arguments.extend(["--set", "eval_every=2", "--set", "warmup_epochs=1"]);
+    assert_eq!(json(&arguments)["weights_hash"], direct["weights_hash"]);
+}
+
+/// Ctrl-C in the middle, then --resume: the end is that of a run that was left alone.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_resumes_to_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (straight, broken) = (folder.path().join("straight"), folder.path().join("broken"));
+    let more = ["--set", "epochs=12", "--set", "checkpoint_every=3"];
+    let expected = pretrain(&straight, &more);
+
+    let mut arguments = vec!["pretrain", "simclr", "--out", text(&broken)];
+    arguments.extend(SMALL);
+    arguments.extend(more);
+    let child = selfsame(&arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let metrics = broken.join("metrics.jsonl");
+    let started = Instant::now();
+    let lines = || fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
+    while lines() < 4 {
+        assert!(started.elapsed() < Duration::from_secs(120), "no step within two minutes");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--resume"), "{}", stderr(&output));
+    assert!(broken.join("report.html").exists());
+    assert!(!broken.join("encoder.safetensors").exists());
+    assert!(fail(1, &["eval", "knn", "--run", text(&broken)]).contains("not finished"));
+
+    let resumed = json(&["pretrain", "simclr", "--out", text(&broken), "--resume"]);
+    assert_eq!(resumed["weights_hash"], expected["weights_hash"]);
+    assert!(succeed(&["compare", text(&straight), text(&broken)]).contains("the same to the bit"));
+}
+
+#[test]
+fn the_fast_demo_learns() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("demo");
+    let found = json(&["demo", "--fast", "--out", text(&out)]);
+    let figure = |key: &str| found[key].as_f64().unwrap_or_else(|| panic!("{key} in {found}"));
+    assert!(figure("knn") >= figure("knn_untrained") + 0.08, "{found}");
+    assert!(figure("knn") > figure("knn_pixels"), "{found}");
+    assert!(figure("linear") > 0.0);
+    assert!(Path::new(found["report"].as_str().unwrap()).exists());
+    assert_eq!(found["weights_hash"].as_str().unwrap().len(), 16);
+}
