@@ -1,8 +1,8 @@
 //! `apply`: runs an operation forward and, when an input is tracked, records it in the graph.
 
+use crate::Tensor;
 use crate::graph::{Edge, Node, Origin, Work, next_seq};
 use crate::op::{Gradient, Op, Saved};
-use crate::Tensor;
 use selfsame_engine::{Array, Error, ErrorKind, Result, ops};
 
 /// Applies `op` to `x`. The outputs are tracked when an input is.
@@ -49,19 +49,15 @@ pub fn apply1(op: impl Op, x: &[&Tensor]) -> Result<Tensor> {
     let mut outputs = apply(op, x)?;
     match (outputs.pop(), outputs.is_empty()) {
         (Some(output), true) => Ok(output),
-        (last, _) => Err(Error::new(
-            ErrorKind::Config,
-            name,
-            format!("{} outputs", outputs.len() + usize::from(last.is_some())),
-        )
-        .expected("one output")),
+        (last, _) => {
+            Err(Error::new(ErrorKind::Config, name, format!("{} outputs", outputs.len() + usize::from(last.is_some())))
+                .expected("one output"))
+        }
     }
 }
 
 pub(crate) fn edges(x: &[&Tensor]) -> Vec<Option<Edge>> {
-    x.iter()
-        .map(|x| x.origin().map(|origin| Edge { origin: origin.clone(), shape: x.shape().to_vec() }))
-        .collect()
+    x.iter().map(|x| x.origin().map(|origin| Edge { origin: origin.clone(), shape: x.shape().to_vec() })).collect()
 }
 
 /// An error when `made`, which `op` computed from `inputs`, holds NaN or infinity and none of the inputs does: a value

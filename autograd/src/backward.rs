@@ -42,8 +42,7 @@ impl Pass {
             }
             Origin::Leaf(leaf) => self.leaves.push((*leaf, cotangent.total()?)),
             Origin::Node(node, output) => {
-                let (_, dy) =
-                    self.pending.entry(node.seq).or_insert_with(|| (node.clone(), vec![None; node.outputs]));
+                let (_, dy) = self.pending.entry(node.seq).or_insert_with(|| (node.clone(), vec![None; node.outputs]));
                 let sum = match dy[*output].take() {
                     None => cotangent.total()?,
                     Some(sum) => ops::add_assign(sum, &cotangent.total()?)?,
@@ -72,9 +71,8 @@ impl Pass {
                     let want: Vec<bool> = node.edges.iter().map(Option::is_some).collect();
                     let dx = op.vjp(&saved, &dy, &want)?;
                     if let Some(dy) = dy.iter().flatten().find(|dy| dy.device().checks_finite()) {
-                        for d in dx.iter().flatten().cloned() {
-                            expect_finite(node.name, "backward", &[dy], &d.total()?)?;
-                        }
+                        let mut made = dx.iter().flatten().flat_map(Cotangent::arrays);
+                        made.try_for_each(|d| expect_finite(node.name, "backward", &[dy], d))?;
                     }
                     drop((saved, dy));
                     for (input, (edge, d)) in node.edges.iter().zip(dx).enumerate() {
@@ -112,5 +110,124 @@ fn check_shape(node: &Node, edge: &Edge, d: &Cotangent) -> Result<()> {
         )
         .expected(format!("the input's shape {:?}", edge.shape))),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Case, Gen, Gradient, Op, OpSpec, Role, Saved, Tensor, apply1};
+    use selfsame_engine::Device;
+
+    fn leaf(values: &[f64]) -> Tensor {
+        let device = Device::cpu_with(1).unwrap();
+        Tensor::leaf(Array::from_slice(values, &[values.len()], &device).unwrap())
+    }
+
+    fn grad(grads: &crate::Grads, x: &Tensor) -> Vec<f64> {
+        grads.get(x).unwrap().expect("a gradient").to_vec().unwrap()
+    }
+
+    #[test]
+    fn a_tensor_used_twice_gets_both_gradients() {
+        let x = leaf(&[2.0, 3.0]);
+        let y = x.mul(&x).unwrap().add(&x).unwrap();
+        let grads = y.sum_all().unwrap().backward().unwrap();
+        assert_eq!(grad(&grads, &x), [5.0, 7.0]);
+    }
+
+    #[test]
+    fn detach_stops_the_gradient() {
+        let x = leaf(&[2.0]);
+        let y = x.mul(&x.detach()).unwrap();
+        assert_eq!(grad(&y.sum_all().unwrap().backward().unwrap(), &x), [2.0]);
+        assert!(!x.detach().square().unwrap().is_tracked());
+    }
+
+    #[test]
+    fn a_tensor_that_the_loss_does_not_depend_on_has_no_gradient() {
+        let (x, other) = (leaf(&[2.0]), leaf(&[1.0]));
+        let grads = x.square().unwrap().sum_all().unwrap().backward().unwrap();
+        assert!(grads.get(&other).unwrap().is_none());
+    }
+
+    #[test]
+    fn backward_needs_a_tracked_scalar_and_runs_once() {
+        let x = leaf(&[2.0, 3.0]);
+        let y = x.square().unwrap();
+        assert_eq!(y.backward().unwrap_err().kind(), ErrorKind::Shape);
+        let loss = y.sum_all().unwrap();
+        assert_eq!(loss.detach().backward().unwrap_err().kind(), ErrorKind::NoVjp);
+        loss.backward().unwrap();
+        assert_eq!(loss.backward().unwrap_err().kind(), ErrorKind::Stale);
+        assert_eq!(y.sum_all().unwrap().backward().unwrap_err().kind(), ErrorKind::Stale);
+    }
+
+    #[test]
+    fn saved_arrays_are_released_as_they_are_used() {
+        let x = leaf(&vec![1.0; 1 << 16]);
+        let device = x.device().clone();
+        let before = device.memory().live;
+        let loss = (0..8).fold(x.clone(), |y, _| y.tanh().unwrap()).sum_all().unwrap();
+        assert!(device.memory().live >= before + 8 * (8 << 16));
+        let grads = loss.backward().unwrap();
+        // What is left is the gradient of x and the loss, although the graph still stands.
+        assert!(device.memory().live <= before + 2 * (8 << 16));
+        drop((grads, loss));
+        assert_eq!(device.memory().live, before);
+    }
+
+    #[test]
+    fn a_deep_graph_neither_overflows_the_stack_in_backward_nor_in_drop() {
+        let small_stack = std::thread::Builder::new().stack_size(128 << 10);
+        let walked = small_stack.spawn(|| {
+            let x = leaf(&[1.0]);
+            let deep = |depth: usize| (0..depth).fold(x.clone(), |y, _| y.add_scalar(0.5).unwrap());
+            drop(deep(50_000));
+            grad(&deep(50_000).sum_all().unwrap().backward().unwrap(), &x)
+        });
+        assert_eq!(walked.unwrap().join().unwrap(), [1.0]);
+    }
+
+    #[test]
+    fn uses_of_a_parameter_are_added_in_forward_order() {
+        let device = Device::cpu_with(1).unwrap();
+        let p = crate::Param::new("p", Role::Weight, Array::scalar(1f32, &device).unwrap());
+        // In forward order (1 + 1e8) - 1e8 = 0 in f32; in the order of the walk (-1e8 + 1e8) + 1 = 1.
+        let uses = [1.0, 1e8, -1e8].map(|factor| p.tensor().scale(factor).unwrap());
+        let loss = uses[2].add(&uses[0]).unwrap().add(&uses[1]).unwrap();
+        let grads = loss.backward().unwrap();
+        assert_eq!(grads.param(&p).unwrap().unwrap().item::<f32>().unwrap(), 0.0);
+    }
+
+    struct Wrong;
+
+    static WRONG: OpSpec = OpSpec {
+        name: "wrong",
+        gradient: Gradient::Vjp,
+        cases: |g: &mut Gen| Ok(Case::new(Wrong, vec![g.array(&[2], crate::Domain::Normal)?])),
+    };
+
+    impl Op for Wrong {
+        fn spec(&self) -> &'static OpSpec {
+            &WRONG
+        }
+
+        fn forward(&self, x: &[&Array], _: &mut Saved) -> Result<Vec<Array>> {
+            Ok(vec![x[0].clone()])
+        }
+
+        fn vjp(&self, _: &Saved, dy: &[Option<Array>], _: &[bool]) -> Result<Vec<Option<Cotangent>>> {
+            let dy = crate::op::only(dy)?;
+            Ok(vec![Some(ops::sum(dy, &[0], true)?.into())])
+        }
+    }
+
+    #[test]
+    fn a_backward_of_another_shape_is_refused() {
+        let x = leaf(&[2.0, 3.0]);
+        let error = apply1(Wrong, &[&x]).unwrap().sum_all().unwrap().backward().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Shape);
+        assert!(error.to_string().contains("backward of wrong"));
     }
 }

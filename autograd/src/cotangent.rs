@@ -61,21 +61,30 @@ impl Cotangent {
                 a.merge(b)?;
                 Ok(Cotangent::Samples(a))
             }
-            _ => Err(Error::new(ErrorKind::Numerics, path, "a sum over samples in one part of the step, an array in another")
-                .expected("the same forward for every micro-batch and rank")),
+            _ => Err(Error::new(
+                ErrorKind::Numerics,
+                path,
+                "a sum over samples in one part of the step, an array in another",
+            )
+            .expected("the same forward for every micro-batch and rank")),
+        }
+    }
+
+    /// The array, or the nodes that are here.
+    pub(crate) fn arrays(&self) -> Vec<&Array> {
+        match self {
+            Cotangent::Dense(array) => vec![array],
+            Cotangent::Samples(sum) => sum.values().collect(),
         }
     }
 
     /// The device of its arrays; `None` for a sum that holds no leaf yet.
     pub(crate) fn device(&self) -> Option<Device> {
-        match self {
-            Cotangent::Dense(array) => Some(array.device().clone()),
-            Cotangent::Samples(sum) => sum.values().next().map(|node| node.device().clone()),
-        }
+        self.arrays().first().map(|array| array.device().clone())
     }
 
     /// The same values for use on another rank's device.
-    pub(crate) fn to_device(self, device: &Device) -> Result<Cotangent> {
+    pub(crate) fn moved_to(self, device: &Device) -> Result<Cotangent> {
         match self {
             Cotangent::Dense(array) => Ok(Cotangent::Dense(array.to_device(device))),
             Cotangent::Samples(sum) => {

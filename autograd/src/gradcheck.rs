@@ -178,8 +178,12 @@ fn layout_does_not_matter(
         let bits = |y: &Tensor| Ok(y.array().to_vec::<f64>()?.into_iter().map(f64::to_bits).collect::<Vec<_>>());
         let (plain, strided): (Result<Vec<u64>>, Result<Vec<u64>>) = (bits(plain), bits(strided));
         if plain? != strided? {
-            return Err(Error::new(ErrorKind::Numerics, "gradcheck", format!("another output {i} for contiguous inputs"))
-                .expected("the same bits in every layout"));
+            return Err(Error::new(
+                ErrorKind::Numerics,
+                "gradcheck",
+                format!("another output {i} for contiguous inputs"),
+            )
+            .expected("the same bits in every layout"));
         }
     }
     Ok(())
@@ -208,7 +212,7 @@ mod tests {
 
     #[test]
     fn every_operation_agrees_with_finite_differences() {
-        let config = ProptestConfig { cases: 40, ..ProptestConfig::with_source_file(file!()) };
+        let config = ProptestConfig::with_source_file(file!());
         for spec in OPS {
             let result = TestRunner::new(config.clone()).run(&any::<u64>(), |seed| {
                 let outcome = check(&[spec], 1, seed).unwrap().remove(0);

@@ -51,11 +51,13 @@ impl Grads {
         match tensor.origin() {
             Some(Origin::Leaf(leaf)) => Ok(self.leaves.get(leaf).cloned()),
             Some(Origin::Param(snapshot)) => self.param(&snapshot.param),
-            Some(Origin::Node(..)) | None => {
-                Err(Error::new(ErrorKind::Config, "gradient", format!("asked of a tensor of shape {:?}", tensor.shape()))
-                    .expected("a leaf or a parameter's tensor")
-                    .hint("gradients of computed and untracked tensors are not kept"))
-            }
+            Some(Origin::Node(..)) | None => Err(Error::new(
+                ErrorKind::Config,
+                "gradient",
+                format!("asked of a tensor of shape {:?}", tensor.shape()),
+            )
+            .expected("a leaf or a parameter's tensor")
+            .hint("gradients of computed and untracked tensors are not kept")),
         }
     }
 
@@ -109,7 +111,8 @@ impl Grads {
         if comm.size() == 1 {
             return Ok(self);
         }
-        let mut order: Vec<(String, u64)> = self.params.iter().map(|(id, g)| (g.param.path().to_string(), *id)).collect();
+        let mut order: Vec<(String, u64)> =
+            self.params.iter().map(|(id, g)| (g.param.path().to_string(), *id)).collect();
         order.sort();
         let paths: Vec<&str> = order.iter().map(|(path, _)| path.as_str()).collect();
         let theirs = comm.exchange(order.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>())?;
@@ -117,7 +120,12 @@ impl Grads {
             return Err(Error::new(
                 ErrorKind::Numerics,
                 "gradients over ranks",
-                format!("rank {other} has gradients of {} parameters, rank {} of {}", theirs[other].len(), comm.rank(), paths.len()),
+                format!(
+                    "rank {other} has gradients of {} parameters, rank {} of {}",
+                    theirs[other].len(),
+                    comm.rank(),
+                    paths.len()
+                ),
             )
             .expected("the same parameters on every rank"));
         }
@@ -125,9 +133,10 @@ impl Grads {
             let grads = self.params.get_mut(id).expect("the order was taken from these keys");
             let device = grads.uses.first().and_then(Cotangent::device);
             let Some(device) = device else { continue };
-            let mut ranks = comm.exchange(std::mem::take(&mut grads.uses))?.into_iter().map(|uses| {
-                uses.into_iter().map(|d| d.to_device(&device)).collect::<Result<Vec<_>>>()
-            });
+            let mut ranks = comm
+                .exchange(std::mem::take(&mut grads.uses))?
+                .into_iter()
+                .map(|uses| uses.into_iter().map(|d| d.moved_to(&device)).collect::<Result<Vec<_>>>());
             let first = ranks.next().expect("a group has at least one rank")?;
             grads.uses = ranks.try_fold(first, |sum, uses| join(path, sum, uses?))?;
         }
@@ -168,8 +177,136 @@ impl fmt::Debug for Grads {
 fn join(path: &str, ours: Vec<Cotangent>, theirs: Vec<Cotangent>) -> Result<Vec<Cotangent>> {
     let (n, m) = (ours.len(), theirs.len());
     if n != m {
-        return Err(Error::new(ErrorKind::Numerics, path, format!("{n} uses in one part of the step and {m} in another"))
-            .expected("the same forward for every micro-batch and rank"));
+        return Err(Error::new(
+            ErrorKind::Numerics,
+            path,
+            format!("{n} uses in one part of the step and {m} in another"),
+        )
+        .expected("the same forward for every micro-batch and rank"));
     }
     ours.into_iter().zip(theirs).map(|(a, b)| a.join(b, path)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Role;
+    use crate::ops::{BatchNorm, BatchStats};
+    use selfsame_engine::{Device, Rows};
+    use std::sync::Arc;
+
+    const IMAGES: usize = 80;
+
+    struct Model {
+        w: Param,
+        b: Param,
+        gamma: Param,
+    }
+
+    fn values(n: usize, seed: usize) -> Vec<f32> {
+        (0..n).map(|i| (((i + seed) * 7919) % 1013) as f32 * 1e-3 - 0.4).collect()
+    }
+
+    impl Model {
+        fn new(device: &Device) -> Model {
+            let array = |n: usize, shape: &[usize]| Array::from_slice(&values(n, n), shape, device).unwrap();
+            Model {
+                w: Param::new("w", Role::Weight, array(15, &[3, 5])),
+                b: Param::new("b", Role::Bias, array(5, &[5])),
+                gamma: Param::new("gamma", Role::NormScale, array(5, &[5])),
+            }
+        }
+
+        /// The gradients of images `from..to`, whose layer is used twice.
+        fn grads(&self, device: &Device, from: usize, to: usize, stats: Option<BatchStats>) -> Result<Grads> {
+            let data = values(IMAGES * 2 * 3, 1);
+            let x = Array::from_slice(&data[from * 6..to * 6], &[to - from, 2, 3], device)?;
+            let rows = Rows::of(x.shape(), from)?;
+            let x = Tensor::constant(x);
+            let twice = [x.clone(), x.square()?];
+            let hidden = twice.map(|x| x.linear(&self.w.tensor(), Some(&self.b.tensor()), rows));
+            let [a, b] = hidden;
+            let mut y = a?.mul(&b?)?;
+            if let Some(stats) = stats {
+                y = y.batch_norm(Some(&self.gamma.tensor()), None, &BatchNorm { eps: 1e-5, rows, stats })?.y;
+            }
+            y.square()?.sum_all()?.backward()
+        }
+
+        fn bits(&self, grads: &Grads) -> Vec<u32> {
+            let found = [&self.w, &self.b, &self.gamma].map(|p| grads.param(p).unwrap());
+            found.into_iter().flatten().flat_map(|d| d.to_vec::<f32>().unwrap()).map(f32::to_bits).collect()
+        }
+    }
+
+    #[test]
+    fn micro_batches_have_the_bits_of_the_whole_batch() {
+        let device = Device::cpu_with(2).unwrap();
+        let model = Model::new(&device);
+        let whole = model.bits(&model.grads(&device, 0, IMAGES, None).unwrap());
+        for cuts in [vec![0, 16, IMAGES], vec![0, 32, 64, IMAGES], vec![0, 16, 32, 48, 64, IMAGES]] {
+            let mut grads = Grads::default();
+            for part in cuts.windows(2) {
+                grads.merge(model.grads(&device, part[0], part[1], None).unwrap()).unwrap();
+            }
+            assert_eq!(model.bits(&grads), whole);
+        }
+    }
+
+    #[test]
+    fn a_missing_or_repeated_micro_batch_is_refused() {
+        let device = Device::cpu_with(1).unwrap();
+        let model = Model::new(&device);
+        let mut grads = model.grads(&device, 16, 32, None).unwrap();
+        assert_eq!(grads.param(&model.w).unwrap_err().kind(), ErrorKind::Numerics);
+        let again = model.grads(&device, 16, 32, None).unwrap();
+        assert_eq!(grads.merge(again).unwrap_err().kind(), ErrorKind::Numerics);
+    }
+
+    #[test]
+    fn ranks_with_synchronised_batch_norm_have_the_bits_of_one() {
+        let device = Device::cpu_with(1).unwrap();
+        let model = Model::new(&device);
+        let whole = model.bits(&model.grads(&device, 0, IMAGES, Some(BatchStats::Batch(None))).unwrap());
+        for cuts in [vec![0, 32, IMAGES], vec![0, 16, 48, IMAGES]] {
+            let comms = Comm::emulated(cuts.len() - 1).unwrap();
+            std::thread::scope(|scope| {
+                let ranks: Vec<_> = comms
+                    .into_iter()
+                    .map(|comm| {
+                        let cuts = &cuts;
+                        scope.spawn(move || {
+                            let device = Device::cpu_with(1).unwrap();
+                            let (model, comm) = (Model::new(&device), Arc::new(comm));
+                            let (from, to) = (cuts[comm.rank()], cuts[comm.rank() + 1]);
+                            let stats = BatchStats::Batch(Some(comm.clone()));
+                            let grads = model.grads(&device, from, to, Some(stats)).unwrap();
+                            model.bits(&grads.all_sum(&comm).unwrap())
+                        })
+                    })
+                    .collect();
+                for rank in ranks {
+                    assert_eq!(rank.join().unwrap(), whole);
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn gradients_of_computed_tensors_are_not_kept() {
+        let device = Device::cpu_with(1).unwrap();
+        let y = Tensor::leaf(Array::scalar(2f32, &device).unwrap()).square().unwrap();
+        let grads = y.backward().unwrap();
+        assert_eq!(grads.get(&y).unwrap_err().kind(), ErrorKind::Config);
+    }
+
+    #[test]
+    fn scaling_reaches_every_node() {
+        let device = Device::cpu_with(1).unwrap();
+        let model = Model::new(&device);
+        let grads = model.grads(&device, 0, IMAGES, None).unwrap();
+        let plain = grads.param(&model.w).unwrap().unwrap().to_vec::<f32>().unwrap();
+        let halved = grads.scale(0.5).unwrap().param(&model.w).unwrap().unwrap().to_vec::<f32>().unwrap();
+        assert!(plain.iter().zip(&halved).all(|(p, h)| p * 0.5 == *h));
+    }
 }

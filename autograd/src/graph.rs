@@ -62,13 +62,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(
-        seq: u64,
-        name: &'static str,
-        outputs: usize,
-        edges: Vec<Option<Edge>>,
-        work: Work,
-    ) -> Arc<Node> {
+    pub(crate) fn new(seq: u64, name: &'static str, outputs: usize, edges: Vec<Option<Edge>>, work: Work) -> Arc<Node> {
         Arc::new(Node { seq, name, outputs, edges, work: Mutex::new(Some(work)) })
     }
 

@@ -1,7 +1,7 @@
 //! The contract of a differentiable operation.
 
-use crate::generate::{Case, Gen};
 use crate::Cotangent;
+use crate::generate::{Case, Gen};
 use selfsame_engine::{Array, Error, ErrorKind, Result};
 
 /// Whether an operation has a backward. Every operation says so; there is no default.

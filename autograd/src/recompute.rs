@@ -101,12 +101,7 @@ pub fn recompute(
         })
         .collect();
 
-    let segment = Segment {
-        body: Box::new(body),
-        inputs: segment_inputs,
-        outputs: outputs.clone(),
-        read,
-    };
+    let segment = Segment { body: Box::new(body), inputs: segment_inputs, outputs: outputs.clone(), read };
     let node = Node::new(next_seq(), "recompute", outputs.len(), edges(inputs), Work::Segment(segment));
     Ok(places
         .into_iter()
@@ -160,8 +155,12 @@ impl Segment {
             let Some(dy) = dy else { continue };
             let y = computed.get(output).filter(|y| y.shape() == dy.shape());
             let Some(origin) = y.and_then(Tensor::origin) else {
-                return Err(Error::new(ErrorKind::Stale, "recompute", format!("another output {output} the second time"))
-                    .expected("a body that computes the same values both times"));
+                return Err(Error::new(
+                    ErrorKind::Stale,
+                    "recompute",
+                    format!("another output {output} the second time"),
+                )
+                .expected("a body that computes the same values both times"));
             };
             pass.seed(origin, Cotangent::Dense(dy.clone()))?;
         }
@@ -172,5 +171,84 @@ impl Segment {
         // A leaf that the body made for itself has no input to go to.
         let leaves = pass.leaves.into_iter().filter_map(|(leaf, d)| Some((input_of(leaf)?, d))).collect();
         Ok(Replayed { leaves, uses: pass.uses })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Param, Role};
+    use selfsame_engine::{Device, Rows, ops};
+
+    /// Two layers that share their weight, an output that is an input, and one that is listed twice.
+    fn block(w: &Param, x: &[Tensor]) -> Result<Vec<Tensor>> {
+        let rows = Rows::of(x[0].shape(), 0)?;
+        let hidden = x[0].linear(&w.tensor(), None, rows)?.tanh()?;
+        let y = hidden.linear(&w.tensor(), None, rows)?.mul(&x[0])?.add(&hidden)?;
+        Ok(vec![y.clone(), x[0].clone(), y, hidden])
+    }
+
+    fn setup() -> (Param, Array) {
+        let device = Device::cpu_with(2).unwrap();
+        let values = |n: usize| (0..n).map(|i| ((i * 7919) % 1013) as f32 * 1e-3 - 0.4).collect::<Vec<_>>();
+        let w = Array::from_slice(&values(25), &[5, 5], &device).unwrap();
+        (Param::new("w", Role::Weight, w), Array::from_slice(&values(200), &[40, 5], &device).unwrap())
+    }
+
+    fn run(depth: usize) -> Vec<Vec<u32>> {
+        let (w, x) = setup();
+        let x = Tensor::leaf(x);
+        let start = x.linear(&w.tensor(), None, Rows::of(x.shape(), 0).unwrap()).unwrap();
+        let inner = w.clone();
+        let middle = match depth {
+            0 => block(&w, std::slice::from_ref(&start)),
+            1 => recompute(move |x| block(&inner, x), &[&start]),
+            _ => recompute(
+                move |x| {
+                    let inner = inner.clone();
+                    recompute(move |x| block(&inner, x), &[&x[0]])
+                },
+                &[&start],
+            ),
+        }
+        .unwrap();
+        let end = middle[0].mul(&middle[1]).unwrap().add(&middle[2]).unwrap().sub(&middle[3]).unwrap();
+        let end = end.linear(&w.tensor(), None, Rows::of(end.shape(), 0).unwrap()).unwrap().mul(&start).unwrap();
+        let grads = end.square().unwrap().sum_all().unwrap().backward().unwrap();
+        let found = [end.array().clone(), grads.get(&x).unwrap().unwrap(), grads.param(&w).unwrap().unwrap()];
+        found.map(|a| a.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect()).to_vec()
+    }
+
+    #[test]
+    fn recomputing_does_not_change_a_bit() {
+        let plain = run(0);
+        assert_eq!(run(1), plain);
+        assert_eq!(run(2), plain);
+    }
+
+    #[test]
+    fn a_parameter_written_in_between_is_stale() {
+        let (w, x) = setup();
+        let x = Tensor::leaf(x);
+        let inner = w.clone();
+        let y = recompute(move |x| block(&inner, x), &[&x]).unwrap();
+        let loss = y[0].sum_all().unwrap();
+        w.set(ops::scale(w.array(), 2.0).unwrap()).unwrap();
+        assert_eq!(loss.backward().unwrap_err().kind(), ErrorKind::Stale);
+    }
+
+    #[test]
+    fn a_captured_tracked_tensor_is_refused() {
+        let (_, x) = setup();
+        let captured = Tensor::leaf(x.clone()).square().unwrap();
+        let result = recompute(move |x| Ok(vec![x[0].mul(&captured)?]), &[&Tensor::leaf(x)]);
+        assert_eq!(result.err().map(|e| e.kind()), Some(ErrorKind::Config));
+    }
+
+    #[test]
+    fn untracked_segments_stay_untracked() {
+        let (_, x) = setup();
+        let y = recompute(|x| Ok(vec![x[0].square()?]), &[&Tensor::constant(x)]).unwrap();
+        assert!(!y[0].is_tracked());
     }
 }

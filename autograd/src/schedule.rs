@@ -34,8 +34,12 @@ impl Schedule {
     /// `Config` when the warm-up is longer than the run.
     pub fn warmup_cosine(peak: f64, end: f64, warmup: u64, total: u64) -> Result<Schedule> {
         if warmup > total {
-            return Err(Error::new(ErrorKind::Config, "schedule", format!("{warmup} steps of warm-up in {total} steps"))
-                .expected("a warm-up no longer than the run"));
+            return Err(Error::new(
+                ErrorKind::Config,
+                "schedule",
+                format!("{warmup} steps of warm-up in {total} steps"),
+            )
+            .expected("a warm-up no longer than the run"));
         }
         Ok(Schedule::WarmupCosine { start: 0.0, peak, end, warmup, total })
     }

@@ -108,8 +108,12 @@ impl Tensor {
     #[track_caller]
     pub fn backward_from(&self, dy: Array) -> Result<Grads> {
         if dy.shape() != self.shape() {
-            return Err(Error::new(ErrorKind::Shape, "backward", format!("an output gradient of shape {:?}", dy.shape()))
-                .expected(format!("the tensor's shape {:?}", self.shape())));
+            return Err(Error::new(
+                ErrorKind::Shape,
+                "backward",
+                format!("an output gradient of shape {:?}", dy.shape()),
+            )
+            .expected(format!("the tensor's shape {:?}", self.shape())));
         }
         if dy.dtype() != self.dtype() {
             return Err(Error::new(ErrorKind::DType, "backward", format!("an output gradient of type {}", dy.dtype()))

@@ -73,10 +73,8 @@ macro_rules! with_float {
                 type $T = f64;
                 $body
             }
-            other => {
-                Err(selfsame_engine::Error::new(selfsame_engine::ErrorKind::DType, $param.path(), other.name())
-                    .expected("parameters of type f32 or f64"))
-            }
+            other => Err(selfsame_engine::Error::new(selfsame_engine::ErrorKind::DType, $param.path(), other.name())
+                .expected("parameters of type f32 or f64")),
         }
     };
 }

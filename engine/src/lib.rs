@@ -2,7 +2,7 @@
 //!
 //! - [`Array`]: storage, shape, strides, element type, device; [`ops`]: the primitives on arrays.
 //! - [`Device`] and [`cpu`]: where they run.
-//! - [`rows`] and [`sum`]: reductions over samples, whose bits do not depend on how a batch is cut.
+//! - [`rows`]: reductions over samples, whose bits do not depend on how a batch is cut.
 //! - [`TensorFile`] and [`hash`]: arrays in files, and what identifies their content.
 //! - [`comm`]: collectives between ranks, in canonical order.
 

@@ -3,7 +3,8 @@
 //! For unit vectors u and a positive pair (i, j):
 //!
 //! ```text
-//! l(i, j) = -ln [ exp(u_i·u_j / τ) / Σ_{m ≠ i} exp(u_i·u_m / τ) ],     L = 1/(2N) Σ l over the 2N ordered pairs
+//! l(i, j) = -ln [ exp(u_i·u_j / τ) / Σ_{m ≠ i} exp(u_i·u_m / τ) ]
+//! L = 1/(2N) Σ l(i, j) over the 2N ordered positive pairs
 //! ```
 //!
 //! The sum holds the positive and leaves out i alone. The mean is over 2N pairs: the authors' code returns twice that.
@@ -11,8 +12,8 @@
 //! This is the plain form: it keeps a few matrices of 2N x 2N elements (the similarities, their scaled and masked
 //! copies, and gradients of these), so memory grows with N².
 
-use crate::spec::{CrossRank, Fact, LossCase, LossSpec, OptionSpec, Options, Port};
 use crate::sample_totals;
+use crate::spec::{CrossRank, Fact, LossCase, LossSpec, OptionSpec, Options, Port};
 use selfsame_autograd::{Domain, Gen, Tensor};
 use selfsame_engine::{Array, Comm, Error, ErrorKind, Result, ops};
 use selfsame_kernels::math::Real;

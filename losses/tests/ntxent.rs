@@ -1,8 +1,10 @@
 //! What must hold of NT-Xent: the identities of the paper's formula, its symmetries, and its split over ranks.
 
-use selfsame_autograd::{Domain, Gen, Tensor};
-use selfsame_engine::{Array, Comm, Device, ErrorKind, ops};
+use selfsame_autograd::Tensor;
+use selfsame_engine::{Array, Comm, DType, Device, ErrorKind, ops};
+use selfsame_kernels::isa::Isa;
 use selfsame_kernels::math::Real;
+use selfsame_kernels::philox::{self, Key, Purpose};
 use selfsame_losses::{LOSSES, NtXent, Options, evaluate, find, nt_xent, nt_xent_ranks};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +16,9 @@ fn device() -> Device {
 }
 
 fn random(rows: usize, d: usize, number: u64) -> Vec<f64> {
-    let mut g = Gen::new(&device(), "ntxent tests", 5, number);
-    g.array(&[rows, d], Domain::Normal).unwrap().to_vec().unwrap()
+    let mut values = vec![0.0; rows * d];
+    philox::fill_normal(Isa::detect(), &Key::new(5, Purpose::Check).stream(number, 0, 0), 0, &mut values);
+    values
 }
 
 /// Loss and gradient.
@@ -72,7 +75,8 @@ fn lengths_do_not_matter_and_the_gradient_is_orthogonal() {
     let (n, d) = (6, 5);
     let z = random(2 * n, d, 1);
     let (loss, dz) = run(&z, d, HALF);
-    let stretched: Vec<f64> = z.chunks(d).enumerate().flat_map(|(i, row)| row.iter().map(move |v| v * (0.5 + i as f64))).collect();
+    let stretched: Vec<f64> =
+        z.chunks(d).enumerate().flat_map(|(i, row)| row.iter().map(move |v| v * (0.5 + i as f64))).collect();
     close(run(&stretched, d, HALF).0, loss);
     for (z, dz) in z.chunks(d).zip(dz.chunks(d)) {
         let dot: f64 = z.iter().zip(dz).map(|(z, d)| z * d).sum();
@@ -157,7 +161,7 @@ fn split(z: &Array, size: usize) -> (f64, Vec<f64>) {
                     let (a, b) = (view(from), view(n + from));
                     let loss = nt_xent_ranks(&a, &b, &HALF, &Arc::new(comm)).unwrap();
                     let grads = loss.backward().unwrap();
-                    let wide = |x: &Array| ops::cast(x, selfsame_engine::DType::F64).unwrap().to_vec::<f64>().unwrap();
+                    let wide = |x: &Array| ops::cast(x, DType::F64).unwrap().to_vec::<f64>().unwrap();
                     let dz = [&a, &b].iter().flat_map(|v| wide(&grads.get(v).unwrap().unwrap())).collect();
                     (wide(loss.array())[0], dz)
                 })
@@ -178,7 +182,7 @@ fn split(z: &Array, size: usize) -> (f64, Vec<f64>) {
 #[test]
 fn split_over_ranks_equals_one_rank() {
     let z = Array::from_slice(&random(128, 8, 8), &[128, 8], &device()).unwrap();
-    for (dtype, tolerance) in [(selfsame_engine::DType::F64, 1e-12), (selfsame_engine::DType::F32, 1e-6)] {
+    for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-6)] {
         let z = ops::cast(&z, dtype).unwrap();
         let (loss, dz) = split(&z, 1);
         for size in [2, 4] {
@@ -190,7 +194,7 @@ fn split_over_ranks_equals_one_rank() {
         }
         let leaf = Tensor::leaf(z.clone());
         let whole = nt_xent(&leaf, &HALF).unwrap();
-        let whole_loss = ops::cast(whole.array(), selfsame_engine::DType::F64).unwrap().item::<f64>().unwrap();
+        let whole_loss = ops::cast(whole.array(), DType::F64).unwrap().item::<f64>().unwrap();
         assert_eq!(whole_loss, loss, "both forms have the same bits");
     }
 }
@@ -205,7 +209,7 @@ fn evaluate_returns_loss_and_gradient_in_the_type_of_the_input() {
     let (loss, dz) = run(&z, 4, HALF);
     assert_eq!(out["loss"].item::<f64>().unwrap(), loss);
     assert_eq!(out["grad_z"].to_vec::<f64>().unwrap(), dz);
-    let narrow = ops::cast(&wide, selfsame_engine::DType::F32).unwrap();
+    let narrow = ops::cast(&wide, DType::F32).unwrap();
     let out = evaluate(spec, BTreeMap::from([("z".to_string(), narrow)]), &set).unwrap();
     assert!((f64::from(out["loss"].item::<f32>().unwrap()) - loss).abs() < 1e-6);
     assert_eq!(out["grad_z"].shape(), [8, 4]);

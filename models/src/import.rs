@@ -71,7 +71,8 @@ pub fn resnet_state(module: &dyn Module, root: &str, state: &Tensors) -> Result<
     for p in &params {
         wanted.push((relative(p, root)?, p));
     }
-    let matches = |prefix: &str| wanted.iter().filter(|(name, _)| state.contains_key(&format!("{prefix}{name}"))).count();
+    let matches =
+        |prefix: &str| wanted.iter().filter(|(name, _)| state.contains_key(&format!("{prefix}{name}"))).count();
     // Of equally good prefixes the first, and so the longest.
     let prefix = PREFIXES.iter().rev().copied().filter(|p| matches(p) > 0).max_by_key(|p| matches(p)).unwrap_or("");
     let mut unused: Vec<&str> = state.keys().map(|k| k.strip_prefix(prefix).unwrap_or(k)).collect();

@@ -5,7 +5,8 @@
 //! - [`layers`]: linear, convolution, norms, pooling, activations, dropout.
 //! - [`backbones`]: the ResNets and the list [`backbones::BACKBONES`].
 //! - [`heads`]: projectors.
-//! - [`tensor_file`]: named arrays as safetensors; [`weights`]: a module's, by path name; [`import`]: checkpoints of torchvision and timm.
+//! - [`tensor_file`]: named arrays as safetensors; [`weights`]: a module's, by path name; [`import`]: checkpoints of
+//!   torchvision and timm.
 
 pub mod backbones;
 mod ctx;

@@ -67,9 +67,11 @@ pub fn load(module: &dyn Module, root: &str, path: impl AsRef<Path>) -> Result<O
 }
 
 pub(crate) fn relative<'a>(p: &'a Param, root: &str) -> Result<&'a str> {
-    let below = if root.is_empty() { Some(p.path()) } else { p.path().strip_prefix(root).and_then(|r| r.strip_prefix('.')) };
+    let below =
+        if root.is_empty() { Some(p.path()) } else { p.path().strip_prefix(root).and_then(|r| r.strip_prefix('.')) };
     below.ok_or_else(|| {
-        Error::new(ErrorKind::Config, "weights", format!("path '{}'", p.path())).expected(format!("a path below '{root}'"))
+        Error::new(ErrorKind::Config, "weights", format!("path '{}'", p.path()))
+            .expected(format!("a path below '{root}'"))
     })
 }
 
@@ -141,7 +143,8 @@ mod tests {
         let bias = other.remove("fc.bias").unwrap();
         other.insert("fc.biass".into(), bias);
         let sentence = restore(&module, "model", &other).unwrap_err().sentence();
-        for part in ["'fc.weight' is f32[3, 5], not f32[3, 2]", "missing 'fc.bias' (is 'fc.biass' meant?)", "unexpected"]
+        for part in
+            ["'fc.weight' is f32[3, 5], not f32[3, 2]", "missing 'fc.bias' (is 'fc.biass' meant?)", "unexpected"]
         {
             assert!(sentence.contains(part), "{sentence}");
         }

@@ -1,7 +1,7 @@
 //! ResNets: published sizes and names, recomputation, ranks, gradients of a whole network.
 
 use selfsame_autograd::{Grads, Param, Role, Tensor};
-use selfsame_engine::{Array, Comm, DType, Device, ErrorKind};
+use selfsame_engine::{Array, Comm, DType, Device, ErrorKind, ops};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::philox::{self, Key, Purpose};
 use selfsame_models::backbones::{BACKBONES, Backbone, BackboneOpts, Block, ResNet, ResNetConfig, Stem, backbone};
@@ -26,22 +26,28 @@ fn images(n: usize, size: usize) -> Array {
 
 /// Two stages of four and eight channels.
 fn tiny(init: &Init, zero_init: bool) -> ResNet {
-    let config = ResNetConfig { widths: vec![4, 8], depths: vec![1, 1], stem: Stem::Cifar, zero_init, ..ResNetConfig::small() };
+    let config =
+        ResNetConfig { widths: vec![4, 8], depths: vec![1, 1], stem: Stem::Cifar, zero_init, ..ResNetConfig::small() };
     ResNet::new(init, &config).unwrap()
 }
 
 /// torchvision's published counts.
 #[test]
 fn parameter_counts_are_those_of_torchvision() {
-    for (name, with_classes, without) in
-        [("resnet18", 11_689_512, 11_176_512), ("resnet34", 21_797_672, 21_284_672), ("resnet50", 25_557_032, 23_508_032)]
-    {
+    for (name, with_classes, without) in [
+        ("resnet18", 11_689_512, 11_176_512),
+        ("resnet34", 21_797_672, 21_284_672),
+        ("resnet50", 25_557_032, 23_508_032),
+    ] {
         let net = build(name, &[("classes", "1000")]);
         assert_eq!(param_count(&*net), with_classes, "{name}");
         let fc = (net.feature_dim() + 1) * 1000;
         assert_eq!(with_classes - fc, without);
         let small = build(name, &[("width", "0.125")]);
-        assert!(!params(&*small).iter().any(|p| p.path().starts_with("fc")), "no classification layer unless asked for");
+        assert!(
+            !params(&*small).iter().any(|p| p.path().starts_with("fc")),
+            "no classification layer unless asked for"
+        );
     }
     assert_eq!(param_count(&*build("resnet18", &[])), 11_176_512);
 }
@@ -58,7 +64,8 @@ fn names_and_order_are_those_of_torchvision() {
     start.push("layer1.0.conv1.weight".into());
     assert_eq!(names[..6], start[..]);
     let block: Vec<&str> = names.iter().filter_map(|n| n.strip_prefix("layer2.0.")).collect();
-    let order = ["conv1.weight", "bn1.weight", "conv2.weight", "bn2.weight", "downsample.0.weight", "downsample.1.weight"];
+    let order =
+        ["conv1.weight", "bn1.weight", "conv2.weight", "bn2.weight", "downsample.0.weight", "downsample.1.weight"];
     let at: Vec<usize> = order.iter().map(|n| block.iter().position(|b| b == n).unwrap()).collect();
     assert!(at.is_sorted(), "{block:?}");
     let bottleneck = build("resnet50", &[("width", "0.0625")]);
@@ -112,12 +119,18 @@ fn names_of_backbones_and_wrong_options_are_explained() {
 fn zero_initialised_blocks_are_the_identity() {
     let device = device();
     let net = |depth| {
-        let config =
-            ResNetConfig { widths: vec![4], depths: vec![depth], stem: Stem::Cifar, zero_init: true, ..ResNetConfig::small() };
+        let config = ResNetConfig {
+            widths: vec![4],
+            depths: vec![depth],
+            stem: Stem::Cifar,
+            zero_init: true,
+            ..ResNetConfig::small()
+        };
         ResNet::new(&Init::new(&device, 0), &config).unwrap()
     };
     let run = |net: ResNet| {
-        let y = net.feature_map(&Tensor::constant(images(3, 8)), &Ctx::train().no_grad()).unwrap();
+        let x = Tensor::constant(images(3, 8).to_device(&device));
+        let y = net.feature_map(&x, &Ctx::train().no_grad()).unwrap();
         y.array().to_vec::<f32>().unwrap()
     };
     assert_eq!(run(net(3)), run(net(0)));
@@ -125,6 +138,7 @@ fn zero_initialised_blocks_are_the_identity() {
 
 /// One forward and backward of the mean square of the features.
 fn step(net: &dyn Module, x: Array, cx: &Ctx) -> Grads {
+    let x = x.to_device(params(net)[0].array().device());
     let y = net.forward(&Tensor::constant(x), cx).unwrap();
     y.square().unwrap().sum_all().unwrap().backward().unwrap()
 }
@@ -188,7 +202,7 @@ fn an_evaluation_without_gradients_is_untracked_and_updates_nothing() {
 fn gradient_of_a_whole_network_agrees_with_differences() {
     let device = device();
     let net = tiny(&Init::new(&device, 3).with_dtype(DType::F64), false);
-    let x = selfsame_engine::ops::cast(&images(6, 8), DType::F64).unwrap();
+    let x = ops::cast(&images(6, 8).to_device(&device), DType::F64).unwrap();
     let weights: Vec<f64> = (0..6 * 8).map(|i| f64::from(i % 7) - 3.0).collect();
     let weights = Tensor::constant(Array::from_slice(&weights, &[6, 8], &device).unwrap());
     let loss = || {

@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Abs;
 
 /// See [`Tensor::abs`].
-pub(super) static ABS: OpSpec = OpSpec {
-    name: "abs",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Abs, Domain::Apart(&[0.0], 0.01)),
-};
+pub(super) static ABS: OpSpec =
+    OpSpec { name: "abs", gradient: Gradient::Vjp, cases: |g| g.one_input(Abs, Domain::Apart(&[0.0], 0.01)) };
 
 impl Op for Abs {
     fn spec(&self) -> &'static OpSpec {

@@ -1,5 +1,5 @@
-//! y = the ranks' x joined along axis 0, in rank order.  Backward: dx = this rank's part of the sum of dy over ranks, as
-//! every rank's loss depends on every rank's x.
+//! y = the ranks' x joined along axis 0, in rank order.  Backward: dx = this rank's part of the sum of dy over ranks,
+//! as every rank's loss depends on every rank's x.
 
 use super::prelude::*;
 use selfsame_engine::Comm;

@@ -6,8 +6,8 @@
 
 use super::linear::check_rows;
 use super::prelude::*;
-use selfsame_engine::{Comm, SampleSum};
 use selfsame_engine::ops::{ChannelStats, StatsTree};
+use selfsame_engine::{Comm, SampleSum};
 use std::sync::Arc;
 
 /// Options of [`Tensor::batch_norm`] and its fused forms.
@@ -256,7 +256,12 @@ impl Tensor {
     /// `Shape` when shapes or rows do not fit; `DType` unless f32 or f64; `Numerics` when ranks do not hold the whole
     /// batch between them.
     #[track_caller]
-    pub fn batch_norm(&self, gamma: Option<&Tensor>, beta: Option<&Tensor>, options: &BatchNorm) -> Result<BatchNormed> {
+    pub fn batch_norm(
+        &self,
+        gamma: Option<&Tensor>,
+        beta: Option<&Tensor>,
+        options: &BatchNorm,
+    ) -> Result<BatchNormed> {
         normalize(&BATCH_NORM, Form { relu: false, residual: false }, self, [gamma, beta, None], options)
     }
 }

@@ -1,5 +1,5 @@
-//! y = relu(batch_norm(x)): one pass over the activation instead of two, the same bits. Backward: dy is masked where y is
-//! not above 0, then as for batch norm.
+//! y = relu(batch_norm(x)): one pass over the activation instead of two, the same bits. Backward: dy is masked where y
+//! is not above 0, then as for batch norm.
 
 use super::batch_norm::{BatchNorm, BatchNormed, Form, case, normalize};
 use super::prelude::*;

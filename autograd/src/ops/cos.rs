@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Cos;
 
 /// See [`Tensor::cos`].
-pub(super) static COS: OpSpec = OpSpec {
-    name: "cos",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Cos, Domain::Normal),
-};
+pub(super) static COS: OpSpec =
+    OpSpec { name: "cos", gradient: Gradient::Vjp, cases: |g| g.one_input(Cos, Domain::Normal) };
 
 impl Op for Cos {
     fn spec(&self) -> &'static OpSpec {

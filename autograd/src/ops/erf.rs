@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Erf;
 
 /// See [`Tensor::erf`].
-pub(super) static ERF: OpSpec = OpSpec {
-    name: "erf",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Erf, Domain::Normal),
-};
+pub(super) static ERF: OpSpec =
+    OpSpec { name: "erf", gradient: Gradient::Vjp, cases: |g| g.one_input(Erf, Domain::Normal) };
 
 impl Op for Erf {
     fn spec(&self) -> &'static OpSpec {

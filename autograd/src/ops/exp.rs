@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Exp;
 
 /// See [`Tensor::exp`].
-pub(super) static EXP: OpSpec = OpSpec {
-    name: "exp",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Exp, Domain::Normal),
-};
+pub(super) static EXP: OpSpec =
+    OpSpec { name: "exp", gradient: Gradient::Vjp, cases: |g| g.one_input(Exp, Domain::Normal) };
 
 impl Op for Exp {
     fn spec(&self) -> &'static OpSpec {

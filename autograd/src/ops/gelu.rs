@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Gelu;
 
 /// See [`Tensor::gelu`].
-pub(super) static GELU: OpSpec = OpSpec {
-    name: "gelu",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Gelu, Domain::Normal),
-};
+pub(super) static GELU: OpSpec =
+    OpSpec { name: "gelu", gradient: Gradient::Vjp, cases: |g| g.one_input(Gelu, Domain::Normal) };
 
 impl Op for Gelu {
     fn spec(&self) -> &'static OpSpec {

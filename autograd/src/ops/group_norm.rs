@@ -68,8 +68,8 @@ impl Op for GroupNorm {
 impl Tensor {
     /// Group normalisation with channels in `groups` blocks (Wu, He 2018).
     ///
-    /// `self` is `[images, .., c]`, `gamma` and `beta` are `[c]`; `rows` says which images these are of the global batch, over
-    /// which the gradients of gamma and beta are summed.
+    /// `self` is `[images, .., c]`, `gamma` and `beta` are `[c]`; `rows` says which images these are of the global
+    /// batch, over which the gradients of gamma and beta are summed.
     ///
     /// # Errors
     /// `Shape` when shapes or rows do not fit; `DType` for a type that is not a float; `Config` when `eps` is not

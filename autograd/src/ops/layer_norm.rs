@@ -65,20 +65,14 @@ impl Op for LayerNorm {
 impl Tensor {
     /// Layer normalisation over the last axis (Ba, Kiros, Hinton 2016).
     ///
-    /// `self` is `[images, .., c]`, `gamma` and `beta` are `[c]`; `rows` says which images these are of the global batch, over
-    /// which the gradients of gamma and beta are summed.
+    /// `self` is `[images, .., c]`, `gamma` and `beta` are `[c]`; `rows` says which images these are of the global
+    /// batch, over which the gradients of gamma and beta are summed.
     ///
     /// # Errors
     /// `Shape` when shapes or rows do not fit; `DType` for a type that is not a float; `Config` when `eps` is not
     /// positive.
     #[track_caller]
-    pub fn layer_norm(
-        &self,
-        gamma: Option<&Tensor>,
-        beta: Option<&Tensor>,
-        eps: f64,
-        rows: Rows,
-    ) -> Result<Tensor> {
+    pub fn layer_norm(&self, gamma: Option<&Tensor>, beta: Option<&Tensor>, eps: f64, rows: Rows) -> Result<Tensor> {
         let op = LayerNorm { eps, rows, affine: [gamma.is_some(), beta.is_some()] };
         let inputs: Vec<&Tensor> = [Some(self), gamma, beta].into_iter().flatten().collect();
         apply1(op, &inputs)

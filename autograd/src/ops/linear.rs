@@ -43,8 +43,12 @@ impl Op for Linear {
             None => y,
             Some(b) if b.shape() == [n] => ops::add(&y, b)?,
             Some(b) => {
-                return Err(Error::new(ErrorKind::Shape, "linear", format!("bias {:?}, weight {:?}", b.shape(), w.shape()))
-                    .expected(format!("a bias of shape [{n}]")));
+                return Err(Error::new(
+                    ErrorKind::Shape,
+                    "linear",
+                    format!("bias {:?}, weight {:?}", b.shape(), w.shape()),
+                )
+                .expected(format!("a bias of shape [{n}]")));
             }
         }])
     }

@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Log;
 
 /// See [`Tensor::log`].
-pub(super) static LOG: OpSpec = OpSpec {
-    name: "log",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Log, Domain::Range(0.2, 3.0)),
-};
+pub(super) static LOG: OpSpec =
+    OpSpec { name: "log", gradient: Gradient::Vjp, cases: |g| g.one_input(Log, Domain::Range(0.2, 3.0)) };
 
 impl Op for Log {
     fn spec(&self) -> &'static OpSpec {

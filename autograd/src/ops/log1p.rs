@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Log1p;
 
 /// See [`Tensor::log1p`].
-pub(super) static LOG1P: OpSpec = OpSpec {
-    name: "log1p",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Log1p, Domain::Range(-0.7, 3.0)),
-};
+pub(super) static LOG1P: OpSpec =
+    OpSpec { name: "log1p", gradient: Gradient::Vjp, cases: |g| g.one_input(Log1p, Domain::Range(-0.7, 3.0)) };
 
 impl Op for Log1p {
     fn spec(&self) -> &'static OpSpec {

@@ -1,5 +1,5 @@
-//! y = the larger of a and b, broadcast; NaN if either is.  Backward: dy goes to the operand chosen, to `a` where both are
-//! equal.
+//! y = the larger of a and b, broadcast; NaN if either is.  Backward: dy goes to the operand chosen, to `a` where both
+//! are equal.
 
 use super::prelude::*;
 

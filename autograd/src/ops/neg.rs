@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Neg;
 
 /// See [`Tensor::neg`].
-pub(super) static NEG: OpSpec = OpSpec {
-    name: "neg",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Neg, Domain::Normal),
-};
+pub(super) static NEG: OpSpec =
+    OpSpec { name: "neg", gradient: Gradient::Vjp, cases: |g| g.one_input(Neg, Domain::Normal) };
 
 impl Op for Neg {
     fn spec(&self) -> &'static OpSpec {

@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Relu;
 
 /// See [`Tensor::relu`].
-pub(super) static RELU: OpSpec = OpSpec {
-    name: "relu",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Relu, Domain::Apart(&[0.0], 0.01)),
-};
+pub(super) static RELU: OpSpec =
+    OpSpec { name: "relu", gradient: Gradient::Vjp, cases: |g| g.one_input(Relu, Domain::Apart(&[0.0], 0.01)) };
 
 impl Op for Relu {
     fn spec(&self) -> &'static OpSpec {

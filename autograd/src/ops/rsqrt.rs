@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Rsqrt;
 
 /// See [`Tensor::rsqrt`].
-pub(super) static RSQRT: OpSpec = OpSpec {
-    name: "rsqrt",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Rsqrt, Domain::Range(0.3, 3.0)),
-};
+pub(super) static RSQRT: OpSpec =
+    OpSpec { name: "rsqrt", gradient: Gradient::Vjp, cases: |g| g.one_input(Rsqrt, Domain::Range(0.3, 3.0)) };
 
 impl Op for Rsqrt {
     fn spec(&self) -> &'static OpSpec {

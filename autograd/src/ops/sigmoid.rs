@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Sigmoid;
 
 /// See [`Tensor::sigmoid`].
-pub(super) static SIGMOID: OpSpec = OpSpec {
-    name: "sigmoid",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Sigmoid, Domain::Normal),
-};
+pub(super) static SIGMOID: OpSpec =
+    OpSpec { name: "sigmoid", gradient: Gradient::Vjp, cases: |g| g.one_input(Sigmoid, Domain::Normal) };
 
 impl Op for Sigmoid {
     fn spec(&self) -> &'static OpSpec {

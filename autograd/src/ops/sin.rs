@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Sin;
 
 /// See [`Tensor::sin`].
-pub(super) static SIN: OpSpec = OpSpec {
-    name: "sin",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Sin, Domain::Normal),
-};
+pub(super) static SIN: OpSpec =
+    OpSpec { name: "sin", gradient: Gradient::Vjp, cases: |g| g.one_input(Sin, Domain::Normal) };
 
 impl Op for Sin {
     fn spec(&self) -> &'static OpSpec {

@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Softplus;
 
 /// See [`Tensor::softplus`].
-pub(super) static SOFTPLUS: OpSpec = OpSpec {
-    name: "softplus",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Softplus, Domain::Normal),
-};
+pub(super) static SOFTPLUS: OpSpec =
+    OpSpec { name: "softplus", gradient: Gradient::Vjp, cases: |g| g.one_input(Softplus, Domain::Normal) };
 
 impl Op for Softplus {
     fn spec(&self) -> &'static OpSpec {

@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Sqrt;
 
 /// See [`Tensor::sqrt`].
-pub(super) static SQRT: OpSpec = OpSpec {
-    name: "sqrt",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Sqrt, Domain::Range(0.2, 3.0)),
-};
+pub(super) static SQRT: OpSpec =
+    OpSpec { name: "sqrt", gradient: Gradient::Vjp, cases: |g| g.one_input(Sqrt, Domain::Range(0.2, 3.0)) };
 
 impl Op for Sqrt {
     fn spec(&self) -> &'static OpSpec {

@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Square;
 
 /// See [`Tensor::square`].
-pub(super) static SQUARE: OpSpec = OpSpec {
-    name: "square",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Square, Domain::Normal),
-};
+pub(super) static SQUARE: OpSpec =
+    OpSpec { name: "square", gradient: Gradient::Vjp, cases: |g| g.one_input(Square, Domain::Normal) };
 
 impl Op for Square {
     fn spec(&self) -> &'static OpSpec {

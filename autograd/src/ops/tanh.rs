@@ -5,11 +5,8 @@ use super::prelude::*;
 struct Tanh;
 
 /// See [`Tensor::tanh`].
-pub(super) static TANH: OpSpec = OpSpec {
-    name: "tanh",
-    gradient: Gradient::Vjp,
-    cases: |g| g.one_input(Tanh, Domain::Normal),
-};
+pub(super) static TANH: OpSpec =
+    OpSpec { name: "tanh", gradient: Gradient::Vjp, cases: |g| g.one_input(Tanh, Domain::Normal) };
 
 impl Op for Tanh {
     fn spec(&self) -> &'static OpSpec {

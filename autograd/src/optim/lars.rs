@@ -1,6 +1,7 @@
 //! Layer-wise adaptive rate scaling (You, Gitman, Ginsburg 2017) in the form of SimCLR's published code:
 //! g' = g + wd·w;  ratio = trust·‖w‖ / ‖g'‖, or 1 when either norm is 0;  v = momentum·v + lr·ratio·g';  w = w - v.
-//! The buffer contains the learning rate. Parameters that do not adapt (biases, normalisation) get ratio 1 and no decay.
+//! The buffer contains the learning rate. Parameters that do not adapt (biases, normalisation) get ratio 1 and
+//! no decay.
 
 use super::slots::Slots;
 use super::{Optimizer, StepStats, updates};

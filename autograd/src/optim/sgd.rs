@@ -108,7 +108,9 @@ mod tests {
         let mut sgd = Sgd::new(&set, 0.5, false, 0.0).unwrap();
         sgd.step(&set, &gradient(&set, 1.0), 1.0).unwrap();
         let mut seen = Vec::new();
-        sgd.visit(&mut |path: &str, p: &crate::Param| seen.push((path.to_string(), p.array().to_vec::<f64>().unwrap())));
+        sgd.visit(&mut |path: &str, p: &crate::Param| {
+            seen.push((path.to_string(), p.array().to_vec::<f64>().unwrap()))
+        });
         assert_eq!(seen, [("momentum.head.b".to_string(), vec![1.0])]);
         sgd.reset("head.b").unwrap();
         sgd.step(&set, &gradient(&set, 1.0), 1.0).unwrap();

@@ -151,7 +151,7 @@ pub fn hsv_to_rgb([hue, saturation, value]: [f32; 3]) -> [f32; 3] {
     [5.0, 3.0, 1.0].map(|n| {
         let k = n + 6.0 * hue;
         let k = if k >= 6.0 { k - 6.0 } else { k };
-        value - chroma * k.min(4.0 - k).min(1.0).max(0.0)
+        value - chroma * clip(k.min(4.0 - k))
     })
 }
 

@@ -19,6 +19,7 @@ use zune_jpeg::JpegDecoder;
 /// than [`MAX_SIDE`] or [`MAX_PIXELS`] allow; sizes are checked before memory is allocated.
 pub fn decode(bytes: &[u8], path: &Path) -> Result<Bitmap> {
     let decoded = match bytes {
+        [0xff, 0xd8, 0xff, ..] if !ends_after_its_scan(bytes) => Err("a truncated JPEG image".to_string()),
         [0xff, 0xd8, 0xff, ..] => decode_jpeg(bytes),
         [0x89, b'P', b'N', b'G', ..] => decode_png(bytes),
         [] => Err("an empty file".to_string()),
@@ -46,6 +47,13 @@ fn decode_jpeg(bytes: &[u8]) -> std::result::Result<Bitmap, String> {
         Bitmap::new(height, width, 3, bytes).map_err(|error| error.sentence())
     }));
     decoded.unwrap_or_else(|_| Err("the JPEG decoder gave up".to_string()))
+}
+
+/// Whether an end-of-image marker follows the last start of a scan. The decoder fills a missing end with grey; within a
+/// scan no byte 0xff is followed by one that makes it a marker, so the search cannot be fooled by pixels.
+fn ends_after_its_scan(bytes: &[u8]) -> bool {
+    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
+    last(0xd9) > last(0xda)
 }
 
 fn decode_png(bytes: &[u8]) -> std::result::Result<Bitmap, String> {

@@ -6,6 +6,7 @@
 use super::shapes::Shape;
 use super::texture::{Texture, TextureKind};
 use super::{ScenesConfig, draw_order};
+use crate::image::clip;
 use crate::random::Draw;
 use selfsame_kernels::math;
 use selfsame_kernels::philox::Stream;
@@ -183,7 +184,7 @@ fn colour(hue: f32, chroma: f32, luma: f32) -> [f32; 3] {
     let channel = |offset: f32| {
         let t = hue + offset;
         let t = (t - t.floor()) * 6.0;
-        ((t - 3.0).abs() - 1.0).max(0.0).min(1.0)
+        clip((t - 3.0).abs() - 1.0)
     };
     let pure = [channel(0.0), channel(2.0 / 3.0), channel(1.0 / 3.0)];
     let pure_luma = 0.299 * pure[0] + 0.587 * pure[1] + 0.114 * pure[2];

@@ -33,6 +33,9 @@ pub const GENERATOR_VERSION: u32 = 1;
 /// The smallest side at which the silhouettes are told apart.
 pub const MIN_SIZE: usize = 32;
 
+/// The most pictures of a split: an epoch's order must fit into memory.
+const MAX_IMAGES: usize = 100_000_000;
+
 /// Where the numbers of test pictures begin: above every training picture, and a whole number of class blocks.
 const TEST_BASE: u64 = 10 << 38;
 
@@ -80,8 +83,8 @@ impl ScenesConfig {
             return wrong("objects", format!("{fewest}..{most}"), "a number or range A..B within 1 to 8");
         }
         for (key, images) in [("train", self.train), ("test", self.test)] {
-            if !(1..=1 << 40).contains(&images) {
-                return wrong(key, images.to_string(), "1 to 2^40 images");
+            if !(1..=MAX_IMAGES).contains(&images) {
+                return wrong(key, images.to_string(), &format!("1 to {MAX_IMAGES} images"));
             }
         }
         Ok(())

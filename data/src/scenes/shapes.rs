@@ -5,6 +5,8 @@
 //! is a bound near its tips. Formulas of the primitives after Inigo Quilez, "2D distance functions".
 //! A whole row of points is evaluated at once, edge by edge, so that the inner loop runs over pixels and vectorises.
 
+use crate::image::clip;
+
 /// The ten object classes, in label order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -161,7 +163,7 @@ fn polygon(vertices: &[[f32; 2]], xs: &[f32], ys: &[f32], out: &mut [f32]) {
         let scale = 1.0 / (ex * ex + ey * ey);
         for ((out, &x), &y) in out.iter_mut().zip(xs).zip(ys) {
             let (wx, wy) = (x - ax, y - ay);
-            let along = ((wx * ex + wy * ey) * scale).max(0.0).min(1.0);
+            let along = clip((wx * ex + wy * ey) * scale);
             let (dx, dy) = (wx - ex * along, wy - ey * along);
             let nearest = out.abs().min(dx * dx + dy * dy);
             let below = wy >= 0.0;

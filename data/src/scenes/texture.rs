@@ -3,6 +3,7 @@
 //! No trigonometry per pixel: waves are triangle waves rounded by the smoothstep polynomial 3t² - 2t³.
 
 use super::layout::direction;
+use crate::image::clip;
 use crate::random::Draw;
 use selfsame_kernels::philox::Stream;
 
@@ -88,9 +89,7 @@ impl Texture {
         let turned = |x: f32, y: f32| ((x * c + y * s) * f + self.phase.0, (y * c - x * s) * f + self.phase.1);
         match self.kind {
             TextureKind::Plain => out.fill(0.5),
-            TextureKind::Gradient => {
-                points.for_each(|(out, (&x, &y))| *out = (0.5 + 0.7 * (x * c + y * s)).max(0.0).min(1.0))
-            }
+            TextureKind::Gradient => points.for_each(|(out, (&x, &y))| *out = clip(0.5 + 0.7 * (x * c + y * s))),
             TextureKind::Stripes => points.for_each(|(out, (&x, &y))| *out = sharpen(wave(turned(x, y).0))),
             TextureKind::Checker => points.for_each(|(out, (&x, &y))| {
                 let (u, v) = turned(x, y);
@@ -100,14 +99,14 @@ impl Texture {
             TextureKind::Dots => points.for_each(|(out, (&x, &y))| {
                 let (u, v) = turned(x, y);
                 let (u, v) = (fraction(u) - 0.5, fraction(v) - 0.5);
-                *out = (2.0 - 18.0 * (u * u + v * v)).max(0.0).min(1.0);
+                *out = clip(2.0 - 18.0 * (u * u + v * v));
             }),
             TextureKind::Clouds => points.for_each(|(out, (&x, &y))| {
                 let (u, v) = turned(x, y);
                 let value =
                     0.5 * self.noise(u, v) + 0.3 * self.noise(2.0 * u, 2.0 * v) + 0.2 * self.noise(4.0 * u, 4.0 * v);
                 // Octaves average out towards the middle; this restores the range.
-                *out = (0.5 + 1.8 * (value - 0.5)).max(0.0).min(1.0);
+                *out = clip(0.5 + 1.8 * (value - 0.5));
             }),
         }
     }
@@ -154,5 +153,5 @@ fn smooth(t: f32) -> f32 {
 /// Widens the flanks of a wave into plateaus.
 #[inline(always)]
 fn sharpen(t: f32) -> f32 {
-    (0.5 + 2.0 * (t - 0.5)).max(0.0).min(1.0)
+    clip(0.5 + 2.0 * (t - 0.5))
 }

@@ -32,7 +32,7 @@ pub(crate) fn flat_blocks(blocks: &[&[u8]]) -> Vec<u8> {
             *last = i32::from(value);
         }
     }
-    while bits.len() % 8 != 0 {
+    while !bits.len().is_multiple_of(8) {
         bits.push('1');
     }
     for byte in bits.as_bytes().chunks_exact(8) {

@@ -245,7 +245,8 @@ fn truncated_and_foreign_images_are_refused() {
     let jpeg = flat_blocks(&[&[200], &[50], &[120], &[9]]);
     let png = flat_png(9, 3);
     for (name, bytes) in [("a.jpg", &jpeg), ("a.png", &png)] {
-        for cut in [0, 3, bytes.len() / 2, bytes.len() - 14] {
+        assert!(decode(bytes, Path::new(name)).is_ok());
+        for cut in 0..bytes.len() {
             let error = decode(&bytes[..cut], Path::new(name)).expect_err(&format!("{name} cut at {cut}"));
             assert!(error.sentence().contains(name));
         }

@@ -33,7 +33,7 @@ impl Dataset for Mixed {
         if self.fails && index == 5 {
             return Err(Error::new(ErrorKind::Corrupt, "broken.png", "rubbish"));
         }
-        let (height, width, channels) = (index + 1, 2, if index % 2 == 0 { 1 } else { 3 });
+        let (height, width, channels) = (index + 1, 2, if index < 3 { 1 } else { 3 });
         let image = Bitmap::new(height, width, channels, vec![index as u8; height * width * channels])?;
         Ok(Sample { image, label: (index > 2).then_some(0) })
     }

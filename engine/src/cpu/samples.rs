@@ -10,40 +10,68 @@ use selfsame_kernels::stamp;
 /// Channels per block: four AVX-512 registers of f32 hide the latency of the chain.
 const BLOCK: usize = 64;
 
-/// Folds rows `0..rows` into `acc`, a block of channels at a time: `step(acc, row, channel)`.
+/// Folds the rows of the operands `[rows, c]` per channel: `step(acc, row's values, the channel's constants)`.
+///
+/// Blocks are taken as slices of constant length, so that no bounds are checked inside.
 #[inline(always)]
-fn chains<T: Real>(rows: std::ops::Range<usize>, c: usize, out: &mut [T], step: impl Fn(T, usize, usize) -> T) {
+fn chains<T: Real, const N: usize, const M: usize>(
+    operands: [&[T]; N],
+    constants: [&[T]; M],
+    c: usize,
+    out: &mut [T],
+    step: impl Fn(T, [T; N], [T; M]) -> T,
+) {
+    let rows = operands[0].len() / c;
     let whole = c - c % BLOCK;
     for first in (0..whole).step_by(BLOCK) {
         let mut acc = [T::ZERO; BLOCK];
-        for row in rows.clone() {
-            for (j, a) in acc.iter_mut().enumerate() {
-                *a = step(*a, row, first + j);
+        let constants = constants.map(|k| &k[first..first + BLOCK]);
+        for row in 0..rows {
+            let at = row * c + first;
+            let values = operands.map(|x| &x[at..at + BLOCK]);
+            for j in 0..BLOCK {
+                acc[j] = step(acc[j], values.map(|x| x[j]), constants.map(|k| k[j]));
             }
         }
         out[first..first + BLOCK].copy_from_slice(&acc);
     }
-    out[whole..c].fill(T::ZERO);
-    for row in rows {
-        for (j, a) in out[whole..c].iter_mut().enumerate() {
-            *a = step(*a, row, whole + j);
+    let (rest, out) = (c - whole, &mut out[whole..c]);
+    let constants = constants.map(|k| &k[whole..c]);
+    out.fill(T::ZERO);
+    for row in 0..rows {
+        let at = row * c + whole;
+        let values = operands.map(|x| &x[at..at + rest]);
+        for j in 0..rest {
+            out[j] = step(out[j], values.map(|x| x[j]), constants.map(|k| k[j]));
         }
     }
 }
 
 /// Sums a leaf chunk by chunk: the first chunk's chains start `out`, later ones are added.
 #[inline(always)]
-fn leaf<T: Real>(rows: usize, c: usize, out: &mut [T], step: impl Fn(T, usize, usize) -> T + Copy) {
-    if rows == 0 {
-        out.fill(T::ZERO);
-        return;
-    }
-    chains(0..rows.min(CHUNK), c, out, step);
+fn leaf<T: Real, const N: usize>(operands: [&[T]; N], c: usize, out: &mut [T], step: impl Fn(T, [T; N]) -> T) {
+    let rows = operands[0].len() / c;
+    let chunk = |start: usize| operands.map(|x| &x[start * c..rows.min(start + CHUNK) * c]);
+    chains(
+        chunk(0),
+        [],
+        c,
+        out,
+        #[inline(always)]
+        |acc, x, []| step(acc, x),
+    );
     let mut part = vec![T::ZERO; if rows > CHUNK { c } else { 0 }];
     for start in (CHUNK..rows).step_by(CHUNK) {
-        chains(start..rows.min(start + CHUNK), c, &mut part, step);
+        chains(
+            chunk(start),
+            [],
+            c,
+            &mut part,
+            #[inline(always)]
+            |acc, x, []| step(acc, x),
+        );
         for (sum, p) in out.iter_mut().zip(&part) {
-            *sum = *sum + *p;
+            *sum += *p;
         }
     }
 }
@@ -51,12 +79,12 @@ fn leaf<T: Real>(rows: usize, c: usize, out: &mut [T], step: impl Fn(T, usize, u
 stamp! {
     /// Per channel, the sum over the rows of a leaf: `x` is `[rows, c]`, `out` is `[c]`.
     pub(crate) fn leaf_sum<T: Real>(x: &[T], c: usize, out: &mut [T]) {
-        leaf(x.len() / c, c, out, #[inline(always)] |acc, row, j| acc + x[row * c + j]);
+        leaf([x], c, out, #[inline(always)] |acc, [x]| acc + x);
     }
 
     /// Per channel, the sum over the rows of a leaf of `a · b`: a chain of fused multiply-adds.
     pub(crate) fn leaf_dot<T: Real>(a: &[T], b: &[T], c: usize, out: &mut [T]) {
-        leaf(a.len() / c, c, out, #[inline(always)] |acc, row, j| Real::mul_add(a[row * c + j], b[row * c + j], acc));
+        leaf([a, b], c, out, #[inline(always)] |acc, [a, b]| Real::mul_add(a, b, acc));
     }
 
     /// Per channel, mean and sum of squared deviations of the rows of a leaf, merged chunk by chunk.
@@ -66,14 +94,13 @@ stamp! {
         for start in (0..rows).step_by(CHUNK) {
             let end = rows.min(start + CHUNK);
             let count = T::from_f64((end - start) as f64);
-            chains(start..end, c, &mut chunk_mean, #[inline(always)] |acc, row, j| acc + x[row * c + j]);
+            let chunk = &x[start * c..end * c];
+            chains([chunk], [], c, &mut chunk_mean, #[inline(always)] |acc, [x], []| acc + x);
             for m in &mut chunk_mean {
-                *m = *m / count;
+                *m /= count;
             }
-            let centre = &chunk_mean;
-            chains(start..end, c, &mut chunk_m2, #[inline(always)] |acc, row, j| {
-                let d = x[row * c + j] - centre[j];
-                Real::mul_add(d, d, acc)
+            chains([chunk], [&chunk_mean], c, &mut chunk_m2, #[inline(always)] |acc, [x], [mean]| {
+                Real::mul_add(x - mean, x - mean, acc)
             });
             if start == 0 {
                 mean.copy_from_slice(&chunk_mean);
@@ -97,14 +124,12 @@ stamp! {
         relu: bool,
         y: &mut [T],
     ) {
-        let c = mean.len();
         match (residual.is_empty(), relu) {
-            (true, false) => affine_rows(x, mean, scale, beta, y, #[inline(always)] |_, v| v),
-            (true, true) => affine_rows(x, mean, scale, beta, y, #[inline(always)] |_, v| Real::relu(v)),
-            (false, false) => affine_rows(x, mean, scale, beta, y, #[inline(always)] |i, v| v + residual[i]),
-            (false, true) => affine_rows(x, mean, scale, beta, y, #[inline(always)] |i, v| Real::relu(v + residual[i])),
+            (true, false) => affine_rows(x, mean, scale, beta, x, y, #[inline(always)] |v, _| v),
+            (true, true) => affine_rows(x, mean, scale, beta, x, y, #[inline(always)] |v, _| Real::relu(v)),
+            (false, false) => affine_rows(x, mean, scale, beta, residual, y, #[inline(always)] |v, r| v + r),
+            (false, true) => affine_rows(x, mean, scale, beta, residual, y, #[inline(always)] |v, r| Real::relu(v + r)),
         }
-        debug_assert_eq!(x.len() % c.max(1), 0);
     }
 
     /// Per channel over the rows of a leaf: the sums of `dy` and of `dy · (x - mean) · rstd`.
@@ -124,21 +149,20 @@ stamp! {
         let (mut db, mut dg) = (vec![T::ZERO; c], vec![T::ZERO; c]);
         for start in (0..rows).step_by(CHUNK) {
             let range = start * c..rows.min(start + CHUNK) * c;
+            let (dy, x) = (&dy[range.clone()], &x[range.clone()]);
             if y.is_empty() {
-                norm_grad_chains(&dy[range.clone()], &x[range], mean, rstd, &mut db, &mut dg,
-                    #[inline(always)] |_, v| v);
+                norm_grad_chains(dy, x, x, mean, rstd, &mut db, &mut dg, #[inline(always)] |d, _| d);
             } else {
-                let y = &y[range.clone()];
-                norm_grad_chains(&dy[range.clone()], &x[range], mean, rstd, &mut db, &mut dg,
-                    #[inline(always)] |i, v| if y[i] > T::ZERO { v } else { T::ZERO });
+                norm_grad_chains(dy, x, &y[range], mean, rstd, &mut db, &mut dg,
+                    #[inline(always)] |d, y| if y > T::ZERO { d } else { T::ZERO });
             }
             if start == 0 {
                 dbeta.copy_from_slice(&db);
                 dgamma.copy_from_slice(&dg);
             } else {
                 for ((b, &p), (g, &q)) in dbeta.iter_mut().zip(&db).zip(dgamma.iter_mut().zip(&dg)) {
-                    *b = *b + p;
-                    *g = *g + q;
+                    *b += p;
+                    *g += q;
                 }
             }
         }
@@ -161,6 +185,7 @@ stamp! {
         dx: &mut [T],
     ) {
         let c = mean.len();
+        let [scale, shift, slope] = [scale, shift, slope].map(|k| &k[..c]);
         let rows = dx.chunks_exact_mut(c).zip(dy.chunks_exact(c)).zip(x.chunks_exact(c)).enumerate();
         for (r, ((dx, dy), x)) in rows {
             if y.is_empty() {
@@ -178,32 +203,37 @@ stamp! {
     }
 }
 
+/// One row at a time: `finish(value, residual)`; the residual is the row of `x` itself where there is none.
 #[inline(always)]
 fn affine_rows<T: Real>(
     x: &[T],
     mean: &[T],
     scale: &[T],
     beta: &[T],
+    residual: &[T],
     y: &mut [T],
-    finish: impl Fn(usize, T) -> T,
+    finish: impl Fn(T, T) -> T,
 ) {
     let c = mean.len();
-    for (r, (y, x)) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)).enumerate() {
+    let [scale, beta] = [scale, beta].map(|k| &k[..c]);
+    for ((y, x), residual) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(residual.chunks_exact(c)) {
         for j in 0..c {
-            y[j] = finish(r * c + j, Real::mul_add(x[j] - mean[j], scale[j], beta[j]));
+            y[j] = finish(Real::mul_add(x[j] - mean[j], scale[j], beta[j]), residual[j]);
         }
     }
 }
 
+/// The chains of one chunk of both backward sums; `mask(dy, y)` is the gradient that counts.
 #[inline(always)]
 fn norm_grad_chains<T: Real>(
     dy: &[T],
     x: &[T],
+    y: &[T],
     mean: &[T],
     rstd: &[T],
     dbeta: &mut [T],
     dgamma: &mut [T],
-    mask: impl Fn(usize, T) -> T,
+    mask: impl Fn(T, T) -> T,
 ) {
     const HALF: usize = BLOCK / 2;
     let c = mean.len();
@@ -211,11 +241,12 @@ fn norm_grad_chains<T: Real>(
     for first in (0..whole).step_by(HALF) {
         let (mut b, mut g) = ([T::ZERO; HALF], [T::ZERO; HALF]);
         let (mean, rstd) = (&mean[first..first + HALF], &rstd[first..first + HALF]);
-        for row in (first..dy.len()).step_by(c) {
+        for at in (first..dy.len()).step_by(c) {
+            let [dy, x, y] = [dy, x, y].map(|v| &v[at..at + HALF]);
             for j in 0..HALF {
-                let d = mask(row + j, dy[row + j]);
-                b[j] = b[j] + d;
-                g[j] = Real::mul_add(d, (x[row + j] - mean[j]) * rstd[j], g[j]);
+                let d = mask(dy[j], y[j]);
+                b[j] += d;
+                g[j] = Real::mul_add(d, (x[j] - mean[j]) * rstd[j], g[j]);
             }
         }
         dbeta[first..first + HALF].copy_from_slice(&b);
@@ -225,8 +256,8 @@ fn norm_grad_chains<T: Real>(
     dgamma[whole..].fill(T::ZERO);
     for row in (0..dy.len()).step_by(c) {
         for j in whole..c {
-            let d = mask(row + j, dy[row + j]);
-            dbeta[j] = dbeta[j] + d;
+            let d = mask(dy[row + j], y[row + j]);
+            dbeta[j] += d;
             dgamma[j] = Real::mul_add(d, (x[row + j] - mean[j]) * rstd[j], dgamma[j]);
         }
     }

@@ -1,8 +1,8 @@
 //! The threads of one CPU device. Owned by the device, never global: emulated ranks each have their own.
 
 use crate::{Error, ErrorKind, Result};
-use rayon::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// A fixed set of worker threads.
 ///
@@ -43,6 +43,11 @@ impl Workers {
 
     /// Runs `task(0)` … `task(tasks - 1)`, each once, lowest index first handed out, and returns when all are done.
     pub fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+        self.hand_out(tasks, &task);
+    }
+
+    /// The one place that names the thread pool: compiled once, not once per task type.
+    fn hand_out(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         match &self.pool {
             Some(pool) if tasks > 1 => {
                 let next = AtomicUsize::new(0);
@@ -68,12 +73,7 @@ impl Workers {
     ///
     /// A single chunk runs on the calling thread. `chunk` must be positive.
     pub fn run_chunks<T: Send>(&self, out: &mut [T], chunk: usize, task: impl Fn(usize, &mut [T]) + Sync) {
-        match &self.pool {
-            Some(pool) if out.len() > chunk => pool.install(|| {
-                out.par_chunks_mut(chunk).enumerate().with_max_len(1).for_each(|(i, part)| task(i, part));
-            }),
-            _ => out.chunks_mut(chunk).enumerate().for_each(|(i, part)| task(i, part)),
-        }
+        self.run_parts(out.chunks_mut(chunk), task);
     }
 
     /// [`Workers::run_chunks`] over two outputs at once: chunk `i` of both goes to `task(i, _, _)`. Both must have
@@ -85,16 +85,16 @@ impl Workers {
         task: impl Fn(usize, &mut [T], &mut [U]) + Sync,
     ) {
         debug_assert_eq!(a.len().div_ceil(chunk_a), b.len().div_ceil(chunk_b));
-        match &self.pool {
-            Some(pool) if a.len() > chunk_a => pool.install(|| {
-                let parts = a.par_chunks_mut(chunk_a).zip(b.par_chunks_mut(chunk_b));
-                parts.enumerate().with_max_len(1).for_each(|(i, (a, b))| task(i, a, b));
-            }),
-            _ => {
-                let parts = a.chunks_mut(chunk_a).zip(b.chunks_mut(chunk_b));
-                parts.enumerate().for_each(|(i, (a, b))| task(i, a, b));
-            }
-        }
+        self.run_parts(a.chunks_mut(chunk_a).zip(b.chunks_mut(chunk_b)), |i, (a, b)| task(i, a, b));
+    }
+
+    /// Gives part `i` to `task(i, _)`. The locks are never waited for: each part has one task.
+    fn run_parts<P: Send>(&self, parts: impl Iterator<Item = P>, task: impl Fn(usize, P) + Sync) {
+        let parts: Vec<Mutex<Option<P>>> = parts.map(|part| Mutex::new(Some(part))).collect();
+        self.run(parts.len(), |i| {
+            let part = parts[i].lock().unwrap_or_else(PoisonError::into_inner).take();
+            task(i, part.expect("a task runs once"));
+        });
     }
 }
 

@@ -156,8 +156,7 @@ pub fn select(cond: &Array, a: &Array, b: &Array) -> Result<Array> {
 /// # Errors
 /// When the type is not a float, or `lo` is not at most `hi`.
 pub fn clamp(x: &Array, lo: f64, hi: f64) -> Result<Array> {
-    // Negated so that a NaN bound is refused too.
-    if !(lo <= hi) {
+    if lo.is_nan() || hi.is_nan() || lo > hi {
         return Err(Error::new(ErrorKind::Config, "clamp", format!("bounds {lo} and {hi}")).expected("lo <= hi"));
     }
     if is_half(x.dtype()) {
@@ -280,7 +279,8 @@ mod tests {
                     let mut shape: Vec<usize> =
                         dims.iter().enumerate().map(|(i, &d)| if ones >> i & 1 == 1 { 1 } else { d }).collect();
                     shape.reverse();
-                    let reversed = noise(&shape, seed, &device).permute(&(0..shape.len()).rev().collect::<Vec<_>>()).unwrap();
+                    let axes: Vec<usize> = (0..shape.len()).rev().collect();
+                    let reversed = noise(&shape, seed, &device).permute(&axes).unwrap();
                     if seed == 1 { reversed } else { reversed.contiguous().unwrap() }
                 };
                 let a = operand(ones[0], 1);

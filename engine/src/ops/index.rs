@@ -11,8 +11,8 @@ use crate::{Array, DType, Device, Element, Error, ErrorKind, Result, with_dtype}
 /// Elements per parallel task.
 const TASK: usize = 1 << 15;
 
-/// y[.., i, ..] = x[.., index[.., i, ..], ..] along `axis`. `index` (i64) has the shape of the result, which equals that
-/// of `x` on every other axis.
+/// `y[.., i, ..] = x[.., index[.., i, ..], ..]` along `axis`. `index` (i64) has the shape of the result, which equals
+/// that of `x` on every other axis.
 ///
 /// # Errors
 /// When shapes do not fit, or an index lies outside the axis.
@@ -37,8 +37,8 @@ pub fn gather(x: &Array, axis: usize, index: &Array) -> Result<Array> {
     })
 }
 
-/// base[.., index[.., i, ..], ..] += src[.., i, ..] along `axis`, in place when `base` is the only handle; the adjoint of
-/// [`gather`]. `index` (i64) and `src` have one shape, which equals that of `base` on every other axis.
+/// `base[.., index[.., i, ..], ..] += src[.., i, ..]` along `axis`, in place when `base` is the only handle; the adjoint
+/// of [`gather`]. `index` (i64) and `src` have one shape, which equals that of `base` on every other axis.
 ///
 /// # Errors
 /// When shapes or element types do not fit, an index lies outside the axis, or the type is u8 or bool.
@@ -63,7 +63,7 @@ pub fn scatter_add(base: Array, axis: usize, index: &Array, src: &Array) -> Resu
     })
 }
 
-/// y[.., i, ..] = x[.., index[i], ..] along `axis`; `index` is i64 of rank 1.
+/// `y[.., i, ..] = x[.., index[i], ..]` along `axis`; `index` is i64 of rank 1.
 ///
 /// # Errors
 /// When an index lies outside the axis.
@@ -94,7 +94,7 @@ pub fn index_select(x: &Array, axis: usize, index: &Array) -> Result<Array> {
     })
 }
 
-/// base[.., index[i], ..] += src[.., i, ..] along `axis`, in place when `base` is the only handle; the adjoint of
+/// `base[.., index[i], ..] += src[.., i, ..]` along `axis`, in place when `base` is the only handle; the adjoint of
 /// [`index_select`]. `index` is i64 of rank 1.
 ///
 /// # Errors

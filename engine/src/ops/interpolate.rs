@@ -191,17 +191,28 @@ mod tests {
         let device = Device::cpu_with(1).unwrap();
         let ramp: Vec<f64> = (0..8).map(f64::from).collect();
         let x = Array::from_slice(&ramp, &[1, 1, 8, 1], &device).unwrap();
-        for mode in [Interpolation::Bilinear, Interpolation::Bicubic] {
-            let y = f64s(&interpolate(&x, [1, 20], mode, false).unwrap());
-            // Output i lies at (i + 1/2) 8/20 - 1/2; the four at each end meet the border.
-            for (i, y) in y.iter().enumerate().skip(4).take(12) {
-                assert!((y - ((i as f64 + 0.5) * 0.4 - 0.5)).abs() < 1e-12, "{mode:?} {i} {y}");
-            }
+        let y = f64s(&interpolate(&x, [1, 20], Interpolation::Bilinear, false).unwrap());
+        // Output i lies at (i + 1/2) 8/20 - 1/2; the two at each end meet the border.
+        for (i, y) in y.iter().enumerate().skip(2).take(16) {
+            assert!((y - ((i as f64 + 0.5) * 0.4 - 0.5)).abs() < 1e-12, "{i} {y}");
         }
         let aligned = f64s(&interpolate(&x, [1, 15], Interpolation::Bilinear, true).unwrap());
         assert!(aligned.iter().enumerate().all(|(i, y)| *y == i as f64 / 2.0), "{aligned:?}");
         let nearest = f64s(&interpolate(&x, [1, 4], Interpolation::Nearest, false).unwrap());
         assert_eq!(nearest, [0., 2., 4., 6.]);
+    }
+
+    #[test]
+    fn bicubic_has_the_weights_of_its_kernel() {
+        let device = Device::cpu_with(1).unwrap();
+        // Outputs lie at 1/2, 5/2, 9/2, 13/2 and see the one at 3 from 5/2, 1/2, 3/2, 7/2 pixels away. With a = -3/4
+        // the kernel is (a + 2)/8 - (a + 3)/4 + 1 = 19/32 at 1/2 and a/8 = -3/32 at 3/2.
+        let one = Array::from_slice(&[0., 0., 0., 1., 0., 0., 0., 0.], &[1, 1, 8, 1], &device).unwrap();
+        let y = f64s(&interpolate(&one, [1, 4], Interpolation::Bicubic, false).unwrap());
+        assert_eq!(y, [0.0, 19.0 / 32.0, -3.0 / 32.0, 0.0]);
+        let constant = Array::full(3.0, &[1, 5, 7, 2], &device).unwrap();
+        let y = f64s(&interpolate(&constant, [11, 4], Interpolation::Bicubic, false).unwrap());
+        assert!(y.iter().all(|y| (y - 3.0).abs() < 1e-14), "{y:?}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Joining and padding: `concat`, `stack`, `pad`.
 
 use super::operand::{Operand, check_axis, same_kind};
-use crate::{Array, Element, Error, ErrorKind, Result, with_dtype};
 use crate::ops::cast::Convert;
+use crate::{Array, Element, Error, ErrorKind, Result, with_dtype};
 
 /// Elements per parallel task.
 const TASK: usize = 1 << 16;
@@ -21,8 +21,12 @@ pub fn concat(parts: &[&Array], axis: usize) -> Result<Array> {
         same_kind("concat", first, part)?;
         let fits = part.rank() == shape.len() && (0..shape.len()).all(|i| i == axis || part.shape()[i] == shape[i]);
         if !fits {
-            return Err(Error::new(ErrorKind::Shape, "concat", format!("{:?} after {:?}", part.shape(), first.shape()))
-                .expected(format!("equal lengths on every axis but {axis}")));
+            return Err(Error::new(
+                ErrorKind::Shape,
+                "concat",
+                format!("{:?} after {:?}", part.shape(), first.shape()),
+            )
+            .expected(format!("equal lengths on every axis but {axis}")));
         }
         shape[axis] += part.shape()[axis];
     }

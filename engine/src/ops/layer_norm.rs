@@ -11,12 +11,7 @@ use selfsame_kernels::math::Real;
 ///
 /// # Errors
 /// When shapes or element types do not fit, the type is not a float, or `eps` is not positive.
-pub fn layer_norm(
-    x: &Array,
-    gamma: Option<&Array>,
-    beta: Option<&Array>,
-    eps: f64,
-) -> Result<(Array, Array, Array)> {
+pub fn layer_norm(x: &Array, gamma: Option<&Array>, beta: Option<&Array>, eps: f64) -> Result<(Array, Array, Array)> {
     check_eps("layer_norm", eps)?;
     if is_half(x.dtype()) {
         let (gamma, beta) = (widened(gamma)?, widened(beta)?);

@@ -148,12 +148,7 @@ pub(crate) fn write_blocks<T: Send, S: Default>(
 }
 
 /// out[i] = f(x[i]) without an instruction-set dispatch: for copies, conversions and integers.
-pub(crate) fn map1<A: Element, U: Element>(
-    cpu: &CpuDevice,
-    x: &Operand<A>,
-    out: &mut [U],
-    f: impl Fn(A) -> U + Sync,
-) {
+pub(crate) fn map1<A: Element, U: Element>(cpu: &CpuDevice, x: &Operand<A>, out: &mut [U], f: impl Fn(A) -> U + Sync) {
     write_blocks(cpu, out, |scratch, start, out| {
         let x = x.read(start, out.len(), scratch);
         for (out, &x) in out.iter_mut().zip(x) {

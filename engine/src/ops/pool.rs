@@ -3,8 +3,8 @@
 //! Taps are visited row by row of the window; gradients that meet in one pixel are added in row-major order of the
 //! outputs they come from.
 
-use super::{cast, is_half, mean, through_f32, with_real};
 use super::by_row::{expect_shape, write_rows};
+use super::{cast, is_half, mean, through_f32, with_real};
 use crate::{Array, DType, Error, ErrorKind, Result};
 use selfsame_kernels::math::Real;
 use selfsame_kernels::stamp;
@@ -276,7 +276,13 @@ mod tests {
     use proptest::prelude::*;
 
     /// The taps of one output, as (input pixel, value).
-    fn taps(x: &[f32], [h, w, c]: [usize; 3], pool: &Pool2d, [oy, ox]: [usize; 2], channel: usize) -> Vec<(usize, f32)> {
+    fn taps(
+        x: &[f32],
+        [h, w, c]: [usize; 3],
+        pool: &Pool2d,
+        [oy, ox]: [usize; 2],
+        channel: usize,
+    ) -> Vec<(usize, f32)> {
         let mut taps = Vec::new();
         for ky in 0..pool.kernel[0] {
             for kx in 0..pool.kernel[1] {
@@ -332,7 +338,11 @@ mod tests {
         let device = Device::cpu_with(2).unwrap();
         let x = cast(&noise(&[2, 7, 6, 5], 1, &device), DType::F64).unwrap();
         let pool = Pool2d { kernel: [3, 2], stride: [2, 1], padding: [1, 1] };
-        assert_gradient(&x, |x| Ok(max_pool2d(x, &pool)?.0), |dy| max_pool2d_grad(dy, &max_pool2d(&x, &pool)?.1, x.shape()));
+        assert_gradient(
+            &x,
+            |x| Ok(max_pool2d(x, &pool)?.0),
+            |dy| max_pool2d_grad(dy, &max_pool2d(&x, &pool)?.1, x.shape()),
+        );
         for count_padding in [false, true] {
             assert_gradient(
                 &x,

@@ -111,8 +111,10 @@ mod tests {
                 assert_eq!(f64s(&short), f64s(&gauss)[..7 * 33]);
             }
         }
-        assert_ne!(f64s(&uniform(&[8], DType::F32, 0., 1., &stream(1), &all[0]).unwrap()),
-            f64s(&uniform(&[8], DType::F32, 0., 1., &stream(2), &all[0]).unwrap()));
+        assert_ne!(
+            f64s(&uniform(&[8], DType::F32, 0., 1., &stream(1), &all[0]).unwrap()),
+            f64s(&uniform(&[8], DType::F32, 0., 1., &stream(2), &all[0]).unwrap())
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! axes lie innermost a row is one register of lanes; where they lie outside, lanes are rows of accumulators and the
 //! loop runs over the kept elements. Both give the same bits.
 
-use super::{Float, is_half, through_f32, unsupported};
+use super::{Float, cast, is_half, unsupported};
 use crate::{Array, DType, Element, Error, ErrorKind, Result};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::math::Real;
@@ -26,9 +26,9 @@ pub fn sum(x: &Array, axes: &[usize], keep: bool) -> Result<Array> {
     match x.dtype() {
         DType::F32 => reduce::<f32, Sum>("sum", x, axes, keep),
         DType::F64 => reduce::<f64, Sum>("sum", x, axes, keep),
-        DType::I32 => reduce::<i32, Sum>("sum", x, axes, keep),
         DType::I64 => reduce::<i64, Sum>("sum", x, axes, keep),
-        dtype if is_half(dtype) => through_f32(x, |x| sum(x, axes, keep)),
+        DType::I32 => through(DType::I64, x, |x| sum(x, axes, keep)),
+        dtype if is_half(dtype) => through(DType::F32, x, |x| sum(x, axes, keep)),
         dtype => Err(unsupported("sum", dtype, "a float, i32 or i64")),
     }
 }
@@ -39,7 +39,7 @@ pub fn sum(x: &Array, axes: &[usize], keep: bool) -> Result<Array> {
 /// As for [`sum`], or when the type is not a float.
 pub fn mean(x: &Array, axes: &[usize], keep: bool) -> Result<Array> {
     if is_half(x.dtype()) {
-        return through_f32(x, |x| mean(x, axes, keep));
+        return through(DType::F32, x, |x| mean(x, axes, keep));
     }
     if !x.dtype().is_float() {
         return Err(unsupported("mean", x.dtype(), "a float"));
@@ -57,9 +57,9 @@ pub fn prod(x: &Array, axes: &[usize], keep: bool) -> Result<Array> {
     match x.dtype() {
         DType::F32 => reduce::<f32, Product>("prod", x, axes, keep),
         DType::F64 => reduce::<f64, Product>("prod", x, axes, keep),
-        DType::I32 => reduce::<i32, Product>("prod", x, axes, keep),
         DType::I64 => reduce::<i64, Product>("prod", x, axes, keep),
-        dtype if is_half(dtype) => through_f32(x, |x| prod(x, axes, keep)),
+        DType::I32 => through(DType::I64, x, |x| prod(x, axes, keep)),
+        dtype if is_half(dtype) => through(DType::F32, x, |x| prod(x, axes, keep)),
         dtype => Err(unsupported("prod", dtype, "a float, i32 or i64")),
     }
 }
@@ -80,12 +80,10 @@ pub fn min(x: &Array, axes: &[usize], keep: bool) -> Result<Array> {
     extremum::<Smallest>("min", x, axes, keep)
 }
 
-fn extremum<F: Fold<f32> + Fold<f64> + Fold<i32> + Fold<i64> + Fold<u8>>(
-    op: &'static str,
-    x: &Array,
-    axes: &[usize],
-    keep: bool,
-) -> Result<Array> {
+fn extremum<F>(op: &'static str, x: &Array, axes: &[usize], keep: bool) -> Result<Array>
+where
+    F: Fold<f32> + Fold<f64> + Fold<i64>,
+{
     if let Some(axis) = axes.iter().find(|&&axis| x.shape().get(axis) == Some(&0)) {
         return Err(Error::new(ErrorKind::Shape, op, format!("axis {axis} of shape {:?}", x.shape()))
             .expected("at least one element to reduce"));
@@ -93,10 +91,9 @@ fn extremum<F: Fold<f32> + Fold<f64> + Fold<i32> + Fold<i64> + Fold<u8>>(
     match x.dtype() {
         DType::F32 => reduce::<f32, F>(op, x, axes, keep),
         DType::F64 => reduce::<f64, F>(op, x, axes, keep),
-        DType::I32 => reduce::<i32, F>(op, x, axes, keep),
         DType::I64 => reduce::<i64, F>(op, x, axes, keep),
-        DType::U8 => reduce::<u8, F>(op, x, axes, keep),
-        dtype if is_half(dtype) => through_f32(x, |x| extremum::<F>(op, x, axes, keep)),
+        DType::I32 | DType::U8 => through(DType::I64, x, |x| extremum::<F>(op, x, axes, keep)),
+        dtype if is_half(dtype) => through(DType::F32, x, |x| extremum::<F>(op, x, axes, keep)),
         dtype => Err(unsupported(op, dtype, "a number")),
     }
 }
@@ -155,26 +152,29 @@ float_folds! {
 }
 
 macro_rules! integer_folds {
-    ($($type:ident)*) => {$(
-        integer_folds! { $type
-            Sum: 0, $type::wrapping_add;
-            Product: 1, $type::wrapping_mul;
-            Largest: $type::MIN, Ord::max;
-            Smallest: $type::MAX, Ord::min;
-        }
-    )*};
-    ($type:ident $($name:ident: $start:expr, $fold:expr;)*) => {$(
-        impl Fold<$type> for $name {
-            const START: $type = $start;
-            const ROW: Option<fn(Isa, &[$type]) -> $type> = None;
+    ($($name:ident: $start:expr, $fold:expr;)*) => {$(
+        impl Fold<i64> for $name {
+            const START: i64 = $start;
+            const ROW: Option<fn(Isa, &[i64]) -> i64> = None;
             #[inline(always)]
-            fn fold(a: $type, b: $type) -> $type {
+            fn fold(a: i64, b: i64) -> i64 {
                 $fold(a, b)
             }
         }
     )*};
 }
-integer_folds! { i32 i64 u8 }
+integer_folds! {
+    Sum: 0, i64::wrapping_add;
+    Product: 1, i64::wrapping_mul;
+    Largest: i64::MIN, Ord::max;
+    Smallest: i64::MAX, Ord::min;
+}
+
+/// Reduces `x` in another element type, from which the result goes back: f32 for 16-bit floats, i64 for narrower
+/// integers (whose wrapped sums and products are the low bits of the wide ones).
+fn through(dtype: DType, x: &Array, f: impl FnOnce(&Array) -> Result<Array>) -> Result<Array> {
+    cast(&f(&cast(x, dtype)?)?, x.dtype())
+}
 
 stamp! {
     /// Reduces axis 1 of [outer, reduced, inner] for the results `first ..` in row-major order of [outer, inner].
@@ -194,20 +194,24 @@ stamp! {
                     *lane = F::fold(*lane, x);
                 }
             }
-            let mut half = LANES / 2;
-            while half > 0 {
-                let (low, high) = accumulators.split_at_mut(half);
-                for (low, high) in low.iter_mut().zip(high) {
-                    for (a, &b) in low[..width].iter_mut().zip(&high[..width]) {
-                        *a = F::fold(*a, b);
-                    }
-                }
-                half /= 2;
-            }
-            out[done..done + width].copy_from_slice(&accumulators[0][..width]);
+            fold_lanes::<T, F>(&mut accumulators, &mut out[done..done + width]);
             done += width;
         }
     }
+}
+
+/// Folds lanes 8, 4, 2, 1. Apart from the stamped loop and never inlined, since it is short work and much code.
+#[inline(never)]
+fn fold_lanes<T: Element, F: Fold<T>>(accumulators: &mut [[T; COLUMNS]; LANES], out: &mut [T]) {
+    for half in [8, 4, 2, 1] {
+        let (low, high) = accumulators.split_at_mut(half);
+        for (low, high) in low.iter_mut().zip(high) {
+            for (a, &b) in low[..out.len()].iter_mut().zip(&high[..out.len()]) {
+                *a = F::fold(*a, b);
+            }
+        }
+    }
+    out.copy_from_slice(&accumulators[0][..out.len()]);
 }
 
 fn reduce<T: Element, F: Fold<T>>(op: &'static str, x: &Array, axes: &[usize], keep: bool) -> Result<Array> {
@@ -328,7 +332,8 @@ mod tests {
                 prop_assert_eq!(bits(&total.to_vec::<f32>().unwrap()), bits(&reference(&x, &axes, 0.0, |a, b| a + b)));
                 let product = prod(&x, &axes, true).unwrap();
                 prop_assert_eq!(product.rank(), x.rank());
-                prop_assert_eq!(bits(&product.to_vec::<f32>().unwrap()), bits(&reference(&x, &axes, 1.0, |a, b| a * b)));
+                let expected = reference(&x, &axes, 1.0, |a, b| a * b);
+                prop_assert_eq!(bits(&product.to_vec::<f32>().unwrap()), bits(&expected));
                 if axes.iter().all(|&axis| x.shape()[axis] > 0) {
                     let largest = max(&x, &axes, false).unwrap().to_vec::<f32>().unwrap();
                     prop_assert_eq!(largest, reference(&x, &axes, f32::NEG_INFINITY, f32::max));
@@ -346,7 +351,8 @@ mod tests {
             let small = &small[small.len() / 2..];
             // Small integers: every sum is exact.
             let integers = |shape: &[usize], seed| {
-                let rounded = noise(shape, seed, &device).to_vec::<f32>().unwrap().iter().map(|v| (v * 8.0).round()).collect::<Vec<_>>();
+                let values = noise(shape, seed, &device).to_vec::<f32>().unwrap();
+                let rounded: Vec<f32> = values.iter().map(|v| (v * 8.0).round()).collect();
                 Array::from_slice(&rounded, shape, &device).unwrap()
             };
             let (x, y) = (integers(small, 1), integers(&dims, 2));

@@ -48,8 +48,8 @@ stamp! {
     }
 
     fn prepare_grad<T: Real>(x: &[T], dy: &[T], mean: T, rstd: T, gamma: &[T], normalized: &mut [T], g: &mut [T]) {
-        for ((g, dy), gamma_row) in g.chunks_mut(gamma.len()).zip(dy.chunks(gamma.len())).zip(std::iter::repeat(gamma)) {
-            for ((g, &dy), &gamma) in g.iter_mut().zip(dy).zip(gamma_row) {
+        for (g, dy) in g.chunks_mut(gamma.len()).zip(dy.chunks(gamma.len())) {
+            for ((g, &dy), &gamma) in g.iter_mut().zip(dy).zip(gamma) {
                 *g = dy * gamma;
             }
         }

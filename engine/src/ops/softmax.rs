@@ -179,7 +179,10 @@ mod tests {
                     if len == 0 { Vec::new() } else { rows.chunks(len).flat_map(f).collect() }
                 };
                 assert_eq!(softmax(&x).unwrap().to_vec::<f32>().unwrap(), by_row(&|row| reference::softmax(row)));
-                assert_eq!(log_softmax(&x).unwrap().to_vec::<f32>().unwrap(), by_row(&|row| reference::log_softmax(row)));
+                assert_eq!(
+                    log_softmax(&x).unwrap().to_vec::<f32>().unwrap(),
+                    by_row(&|row| reference::log_softmax(row))
+                );
                 if len > 0 {
                     let expected = by_row(&|row| vec![reference::log_sum_exp(row)]);
                     assert_eq!(log_sum_exp(&x).unwrap().to_vec::<f32>().unwrap(), expected);

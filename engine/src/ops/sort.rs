@@ -219,19 +219,25 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn sort_is_a_stable_permutation_in_order(rows in 0usize..4, len in 0usize..40, descending: bool, distinct in 1i32..9) {
+        fn sort_is_a_stable_permutation_in_order(
+            rows in 0usize..4,
+            len in 0usize..40,
+            descending: bool,
+            distinct in 1i32..9,
+        ) {
             for device in devices() {
                 // Few distinct values, so that ties are common.
-                let values: Vec<i32> =
-                    noise(&[rows, len], 9, &device).to_vec::<f32>().unwrap().iter().map(|v| (v * 99.0) as i32 % distinct).collect();
+                let noise = noise(&[rows, len], 9, &device).to_vec::<f32>().unwrap();
+                let values: Vec<i32> = noise.iter().map(|v| (v * 99.0) as i32 % distinct).collect();
                 let x = Array::from_slice(&values, &[rows, len], &device).unwrap();
                 let (sorted, positions) = sort(&x, descending).unwrap();
                 let picked = gather(&x, 1, &positions).unwrap();
                 prop_assert_eq!(picked.to_vec::<i32>().unwrap(), sorted.to_vec::<i32>().unwrap());
                 let (sorted, positions) = (sorted.to_vec::<i32>().unwrap(), positions.to_vec::<i64>().unwrap());
                 for row in 0..rows {
+                    let key = |value: i32| if descending { -value } else { value };
                     let pairs: Vec<(i32, i64)> =
-                        (row * len..(row + 1) * len).map(|i| (if descending { -sorted[i] } else { sorted[i] }, positions[i])).collect();
+                        (row * len..(row + 1) * len).map(|i| (key(sorted[i]), positions[i])).collect();
                     prop_assert!(pairs.windows(2).all(|w| w[0] < w[1]), "strictly ascending by (value, position)");
                 }
                 let k = len / 2;
@@ -269,7 +275,10 @@ mod tests {
         assert_eq!(argmin(&x, 0).unwrap().item::<i64>().unwrap(), 3);
         assert!(topk(&x, 7).is_err());
         assert!(argmax(&x.slice(0, 0, 0).unwrap(), 0).is_err());
-        assert_eq!(sort(&Array::zeros(&[2], DType::Bool, &device).unwrap(), false).unwrap_err().kind(), ErrorKind::DType);
+        assert_eq!(
+            sort(&Array::zeros(&[2], DType::Bool, &device).unwrap(), false).unwrap_err().kind(),
+            ErrorKind::DType
+        );
     }
 
     #[test]

@@ -41,11 +41,7 @@ pub(crate) fn inner(a: &Array, b: &Array) -> f64 {
 }
 
 /// Checks a gradient of `f` at `x` (f64) against central differences along a direction, for a random dy.
-pub(crate) fn assert_gradient(
-    x: &Array,
-    f: impl Fn(&Array) -> Result<Array>,
-    grad: impl Fn(&Array) -> Result<Array>,
-) {
+pub(crate) fn assert_gradient(x: &Array, f: impl Fn(&Array) -> Result<Array>, grad: impl Fn(&Array) -> Result<Array>) {
     const STEP: f64 = 1e-5;
     let f64_noise = |shape: &[usize], seed| super::cast(&noise(shape, seed, x.device()), crate::DType::F64).unwrap();
     let direction = f64_noise(x.shape(), 101);

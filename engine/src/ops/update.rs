@@ -13,8 +13,12 @@ use selfsame_kernels::math::Real;
 pub fn add_assign(a: Array, b: &Array) -> Result<Array> {
     same_shape("add_assign", &a, b)?;
     match a.dtype() {
-        DType::I32 => update(a, b, |a, b| a.iter_mut().zip(b).for_each(|(a, b): (&mut i32, _)| *a = a.wrapping_add(*b))),
-        DType::I64 => update(a, b, |a, b| a.iter_mut().zip(b).for_each(|(a, b): (&mut i64, _)| *a = a.wrapping_add(*b))),
+        DType::I32 => {
+            update(a, b, |a, b| a.iter_mut().zip(b).for_each(|(a, b): (&mut i32, _)| *a = a.wrapping_add(*b)))
+        }
+        DType::I64 => {
+            update(a, b, |a, b| a.iter_mut().zip(b).for_each(|(a, b): (&mut i64, _)| *a = a.wrapping_add(*b)))
+        }
         dtype if is_half(dtype) => in_f32(a, b, add_assign),
         dtype => with_real!("add_assign", dtype, T, {
             let Device::Cpu(cpu) = a.device();
@@ -35,7 +39,12 @@ pub fn add_scaled(a: Array, alpha: f64, x: &Array) -> Result<Array> {
     }
     let Device::Cpu(cpu) = a.device();
     let isa = cpu.isa();
-    with_real!("add_scaled", a.dtype(), T, update::<T>(a, x, |a, x| elementwise::axpy(isa, <T as Real>::from_f64(alpha), x, a)))
+    with_real!(
+        "add_scaled",
+        a.dtype(),
+        T,
+        update::<T>(a, x, |a, x| elementwise::axpy(isa, <T as Real>::from_f64(alpha), x, a))
+    )
 }
 
 /// alpha a, into `a` when it is the only handle to its elements.

@@ -138,8 +138,7 @@ mod tests {
     use super::*;
 
     /// Three classes on a circle, in two dimensions of different scale and a constant third.
-    fn circle(per_class: usize) -> Features {
-        let device = Device::cpu_with(1).unwrap();
+    fn circle(per_class: usize, device: &Device) -> Features {
         let (mut values, mut labels) = (Vec::new(), Vec::new());
         for i in 0..3 * per_class {
             let wobble = ((i * 29) % 17) as f32 / 17.0 - 0.5;
@@ -147,28 +146,31 @@ mod tests {
             values.extend([x + 0.5 * wobble, 1000.0 * (y - 0.5 * wobble), 4.0]);
             labels.push(Some((i % 3) as u32));
         }
-        Features::new(Array::from_slice(&values, &[3 * per_class, 3], &device).unwrap(), labels)
+        Features::new(Array::from_slice(&values, &[3 * per_class, 3], device).unwrap(), labels)
     }
 
     #[test]
     fn separable_classes_are_separated() {
+        let device = Device::cpu_with(1).unwrap();
         let options = LinearProbe { epochs: 20, batch: 16, ..LinearProbe::default() };
-        let accuracy = linear_probe(&circle(30), &circle(10), 3, &options).unwrap();
+        let accuracy = linear_probe(&circle(30, &device), &circle(10, &device), 3, &options).unwrap();
         assert_eq!(accuracy.overall, 1.0);
     }
 
     #[test]
     fn labels_without_pattern_stay_near_chance() {
-        let mut train = circle(100);
+        let device = Device::cpu_with(1).unwrap();
         let labels = (0..300).map(|i| Some(((i / 3) % 3) as u32)).collect();
-        train = Features::new(train.values.clone(), labels);
-        let accuracy = linear_probe(&train, &circle(20), 3, &LinearProbe { epochs: 5, ..Default::default() }).unwrap();
+        let train = Features::new(circle(100, &device).values, labels);
+        let options = LinearProbe { epochs: 5, ..LinearProbe::default() };
+        let accuracy = linear_probe(&train, &circle(20, &device), 3, &options).unwrap();
         assert!(accuracy.overall < 0.7, "{}", accuracy.overall);
     }
 
     #[test]
     fn impossible_options_are_refused() {
+        let device = Device::cpu_with(1).unwrap();
         let options = LinearProbe { epochs: 0, ..LinearProbe::default() };
-        assert_eq!(linear_probe(&circle(2), &circle(2), 3, &options).unwrap_err().kind(), ErrorKind::Config);
+        assert_eq!(linear_probe(&circle(2, &device), &circle(2, &device), 3, &options).unwrap_err().kind(), ErrorKind::Config);
     }
 }

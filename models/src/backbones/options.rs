@@ -38,7 +38,8 @@ impl BackboneOpts {
     /// `Config` for an unknown key (with the nearest) or a value that does not parse.
     pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
         let wrong = |expected: &str| {
-            Error::new(ErrorKind::Config, format!("backbone.{key}"), format!("'{value}'")).expected(expected.to_string())
+            Error::new(ErrorKind::Config, format!("backbone.{key}"), format!("'{value}'"))
+                .expected(expected.to_string())
         };
         let count = || value.parse::<usize>().map_err(|_| wrong("a whole number"));
         match key {

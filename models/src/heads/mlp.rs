@@ -106,7 +106,10 @@ mod tests {
 
     #[test]
     fn simclr_has_no_bias_and_no_last_offset() {
-        assert_eq!(names(MlpOpts::SIMCLR), ["0.linear.weight", "0.bn.weight", "0.bn.bias", "1.linear.weight", "1.bn.weight"]);
+        assert_eq!(
+            names(MlpOpts::SIMCLR),
+            ["0.linear.weight", "0.bn.weight", "0.bn.bias", "1.linear.weight", "1.bn.weight"]
+        );
         assert_eq!(names(MlpOpts::PAPER), ["0.linear.weight", "0.linear.bias", "1.linear.weight", "1.linear.bias"]);
         let plain = MlpOpts { hidden_norm: true, output_norm: OutputNorm::Plain };
         assert_eq!(names(plain), ["0.linear.weight", "0.bn.weight", "0.bn.bias", "1.linear.weight"]);

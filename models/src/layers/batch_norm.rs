@@ -26,8 +26,8 @@ impl Default for BatchNormOpts {
 
 /// y = (x - mean) / sqrt(variance + eps) · weight + bias, per channel of `[images, …, channels]`.
 ///
-/// In training, mean and variance are those of the whole batch on all ranks of the [`Ctx`] (or of the images here alone,
-/// see [`Ctx::local_stats`]), and `running_mean` and `running_var` (unbiased) are handed to [`Ctx::update`]. In
+/// In training, mean and variance are those of the whole batch on all ranks of the [`Ctx`] (or of the images here
+/// alone, see [`Ctx::local_stats`]), and `running_mean` and `running_var` (unbiased) are handed to [`Ctx::update`]. In
 /// evaluation the running statistics are used.
 pub struct BatchNorm {
     weight: Option<Param>,

@@ -73,9 +73,7 @@ impl ConvShape {
     ///
     /// The tap must be real.
     pub(super) fn input_offset(&self, [oy, ox]: [usize; 2], [ky, kx]: [usize; 2]) -> usize {
-        let at = |axis: usize, o: usize, k: usize| {
-            o * self.stride[axis] + k * self.dilation[axis] - self.padding[axis]
-        };
+        let at = |axis: usize, o: usize, k: usize| o * self.stride[axis] + k * self.dilation[axis] - self.padding[axis];
         (at(0, oy, ky) * self.w + at(1, ox, kx)) * self.c
     }
 }
@@ -112,13 +110,7 @@ pub(crate) fn conv2d<T: Real>(cx: &Context<'_>, shape: &ConvShape, x: &[T], weig
 ///
 /// # Panics
 /// As for [`conv2d`].
-pub(crate) fn conv2d_input_grad<T: Real>(
-    cx: &Context<'_>,
-    shape: &ConvShape,
-    dy: &[T],
-    weight: &[T],
-    dx: &mut [T],
-) {
+pub(crate) fn conv2d_input_grad<T: Real>(cx: &Context<'_>, shape: &ConvShape, dy: &[T], weight: &[T], dx: &mut [T]) {
     assert_eq!([dx.len(), weight.len(), dy.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
     let [out_h, out_w] = shape.out_size();
     let (c, c_out) = (shape.c / shape.groups, shape.c_out / shape.groups);

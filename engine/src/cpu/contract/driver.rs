@@ -95,12 +95,7 @@ fn grid(threads: usize, tiles: usize, rows: usize, depth: usize, columns: usize,
 ///
 /// # Safety
 /// The offsets of [`Source::outputs`] must be distinct rows of `n` elements inside `c`.
-pub(super) unsafe fn contract<T: Real, S: Source<T>>(
-    cx: &Context<'_>,
-    source: &S,
-    b: &Packed<'_, T>,
-    c: SharedMut<T>,
-) {
+pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &S, b: &Packed<'_, T>, c: SharedMut<T>) {
     let kernels = T::kernels(cx.isa);
     let classes = source.classes();
     let panels = b.panels;

@@ -21,17 +21,6 @@ pub(crate) struct Matrix<'a, T> {
 }
 
 impl<'a, T> Matrix<'a, T> {
-    /// A batch of contiguous row-major matrices.
-    pub(crate) fn new(data: &'a [T], rows: usize, cols: usize) -> Matrix<'a, T> {
-        Matrix { data, rows, cols, row_stride: cols, col_stride: 1, batch_stride: rows * cols }
-    }
-
-    /// The transposed matrix, over the same memory.
-    pub(crate) fn transposed(self) -> Matrix<'a, T> {
-        let Matrix { rows, cols, row_stride, col_stride, .. } = self;
-        Matrix { rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride, ..self }
-    }
-
     /// Matrix `i` of the batch.
     fn get(&self, i: usize) -> Matrix<'a, T> {
         let start = i * self.batch_stride;
@@ -50,13 +39,7 @@ impl<'a, T> Matrix<'a, T> {
 ///
 /// # Panics
 /// When shapes or lengths do not fit: the caller checks its operands.
-pub(crate) fn matmul<T: Real>(
-    cx: &Context<'_>,
-    batch: usize,
-    a: &Matrix<'_, T>,
-    b: &Matrix<'_, T>,
-    c: &mut [T],
-) {
+pub(crate) fn matmul<T: Real>(cx: &Context<'_>, batch: usize, a: &Matrix<'_, T>, b: &Matrix<'_, T>, c: &mut [T]) {
     let (m, n) = (a.rows, b.cols);
     assert_eq!(a.cols, b.rows, "inner sizes");
     assert_eq!(c.len(), batch * m * n, "output size");

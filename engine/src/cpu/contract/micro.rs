@@ -3,9 +3,15 @@
 //! Both kinds start every output at +0, run one chain of fused multiply-adds over the chunk, and only then touch
 //! memory: the sum of a chunk is added to what `add` points at (nothing, the chunks before it, nodes of the sample
 //! tree), in that order, and stored.
+//!
+//! AVX-512 tiles are up to 14 x 32: 28 accumulators, two vectors of B and one broadcast fill 31 of 32 registers, and 16
+//! loads feed 28 multiply-adds. AVX2 has 16 registers: up to 6 x 16. Every smaller height exists too, so that rows can
+//! be cut evenly: 64 are four tiles of 13 and one of 12.
 #![allow(unsafe_code)]
+// Index loops of constant length are what is unrolled into registers here.
+#![allow(clippy::needless_range_loop)]
 
-use super::lanes::{Real, Lanes, Plain};
+use super::lanes::{Lanes, Plain, Real};
 use selfsame_kernels::isa::{Isa, Level};
 use selfsame_kernels::order::CHUNK;
 
@@ -13,7 +19,7 @@ use selfsame_kernels::order::CHUNK;
 pub(super) const MAX_ROWS: usize = 14;
 
 /// Distance between the rows of a tile of A, in elements. Constant, so that the kernels address all rows from one
-/// register; an odd number of cache lines, so that rows fall into different sets of the first-level cache.
+/// register; no multiple of a cache line, so that the rows do not all enter a new line at the same position.
 pub(super) const A_STRIDE: usize = CHUNK + 21;
 
 /// Positions `start .. start + len` of a chunk that take part.
@@ -143,7 +149,7 @@ unsafe fn columns_kernel<L: Lanes, const M: usize, const V: usize>(
     unsafe {
         let mut sum = [[L::zero(); V]; M];
         for (i, &(from_a, from_b)) in at.iter().enumerate() {
-            // Rows of M elements touch at most two lines as long as M elements fill no more than one.
+            // The M elements touch at most two lines (f64: rarely a third).
             let ahead = a.add(at[(i + A_AHEAD).min(at.len() - 1)].0);
             L::prefetch(ahead);
             L::prefetch(ahead.add(M - 1));

@@ -55,6 +55,10 @@ fn check<T: Scalar>(expected: &[T], run: impl Fn(&Context<'_>) -> Vec<T>) {
     for isa in Isa::available() {
         for threads in [1, 2, 3] {
             let (workers, scratch) = (Workers::new(threads).unwrap(), Scratch::default());
+            // What the last user left behind must not matter.
+            let mut used: Vec<_> = (0..8).map(|_| scratch.lease::<T>(1 << 16)).collect();
+            used.iter_mut().for_each(|lease| lease.fill(T::of(f64::NAN)));
+            drop(used);
             let result = run(&Context { workers: Some(&workers), isa, scratch: &scratch });
             assert!(bits(&result) == expected, "{isa}, {threads} threads");
         }
@@ -63,9 +67,9 @@ fn check<T: Scalar>(expected: &[T], run: impl Fn(&Context<'_>) -> Vec<T>) {
 
 fn check_matmul<T: Scalar>(batch: usize, [m, k, n]: [usize; 3], [a_t, b_t]: [bool; 2], seed: u64) {
     let (a, b) = (values::<T>(batch * m * k, seed), values::<T>(batch * k * n, !seed));
-    let matrix = |data, rows, cols, is_transposed| match is_transposed {
-        false => Matrix::new(data, rows, cols),
-        true => Matrix::new(data, cols, rows).transposed(),
+    let matrix = |data, rows: usize, cols: usize, is_transposed| {
+        let (row_stride, col_stride) = if is_transposed { (1, rows) } else { (cols, 1) };
+        Matrix { data, rows, cols, row_stride, col_stride, batch_stride: rows * cols }
     };
     let (a, b) = (matrix(&a, m, k, a_t), matrix(&b, k, n, b_t));
     let contiguous = |m: &Matrix<'_, T>, i: usize| -> Vec<T> {
@@ -200,6 +204,27 @@ fn wide_convolutions_are_canonical() {
     check_conv::<f32>(&ConvShape { n: 2, ..shape }, 1);
     check_weight_grad::<f32>(&ConvShape { c_out: 18, ..shape }, 0, 2);
     check_conv::<f32>(&ConvShape { n: 2, c: 36, c_out: 70, stride: [2, 2], ..shape }, 3);
+}
+
+/// More padding than a chunk has rows: whole chunks, the first among them, without a real row or tap.
+#[test]
+fn chunks_in_the_padding_contribute_nothing() {
+    let shape = ConvShape {
+        n: 3,
+        h: 3,
+        w: 30,
+        c: 5,
+        c_out: 4,
+        kernel: [2, 1],
+        stride: [1, 1],
+        padding: [20, 0],
+        dilation: [1, 1],
+        groups: 1,
+    };
+    check_weight_grad::<f32>(&shape, 0, 7);
+    // Seven taps of 300 channels over two pixels: most chunks of an output lie wholly in the padding.
+    let tall = ConvShape { h: 2, w: 2, c: 300, kernel: [7, 1], padding: [5, 0], ..shape };
+    check_conv::<f32>(&tall, 8);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::rows::dyadic_blocks;
 use selfsame_kernels::order::{CHUNK, LEAF};
 use std::ops::Range;
 
-/// Elements of a block of the gradient: 128 KiB of f32, times a few nodes of the tree.
+/// Elements of a block of the gradient: 256 KiB of f32, times a few nodes of the tree.
 const BLOCK: usize = 1 << 16;
 
 /// Most columns of a block.
@@ -151,7 +151,9 @@ impl<'a, T: Real> Plan<'a, T> {
         let slices = small_enough.max(wanted).min(per_group);
         let row_slices = (0..shape.groups)
             .flat_map(|group| (0..slices).map(move |i| (group, i)))
-            .map(|(group, i)| group * per_group + i * per_group / slices..group * per_group + (i + 1) * per_group / slices)
+            .map(|(group, i)| {
+                group * per_group + i * per_group / slices..group * per_group + (i + 1) * per_group / slices
+            })
             .collect();
 
         let [out_h, out_w] = shape.out_size();
