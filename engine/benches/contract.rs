@@ -6,16 +6,16 @@ use selfsame_engine::ops::{self, Conv2d};
 use selfsame_engine::{Array, Device, Result, Rows};
 use std::time::{Duration, Instant};
 
-/// (name, images, height and width, channels in, channels out, kernel, stride, padding).
-const CONVOLUTIONS: [(&str, usize, usize, usize, usize, usize, usize, usize); 8] = [
-    ("conv3x3_64", 64, 32, 64, 64, 3, 1, 1),
-    ("conv3x3_128", 64, 16, 128, 128, 3, 1, 1),
-    ("conv3x3_256", 64, 8, 256, 256, 3, 1, 1),
-    ("conv3x3_512", 64, 4, 512, 512, 3, 1, 1),
-    ("conv3x3_stride2", 64, 32, 64, 128, 3, 2, 1),
-    ("conv1x1", 64, 16, 256, 64, 1, 1, 0),
-    ("stem3x3", 64, 32, 3, 64, 3, 1, 1),
-    ("stem7x7", 8, 224, 3, 64, 7, 2, 3),
+/// Name, and images, height and width, channels in, channels out, kernel, stride, padding.
+const CONVOLUTIONS: [(&str, [usize; 7]); 8] = [
+    ("conv3x3_64", [64, 32, 64, 64, 3, 1, 1]),
+    ("conv3x3_128", [64, 16, 128, 128, 3, 1, 1]),
+    ("conv3x3_256", [64, 8, 256, 256, 3, 1, 1]),
+    ("conv3x3_512", [64, 4, 512, 512, 3, 1, 1]),
+    ("conv3x3_stride2", [64, 32, 64, 128, 3, 2, 1]),
+    ("conv1x1", [64, 16, 256, 64, 1, 1, 0]),
+    ("stem3x3", [64, 32, 3, 64, 3, 1, 1]),
+    ("stem7x7", [8, 224, 3, 64, 7, 2, 3]),
 ];
 
 /// At least this long, and at least five times.
@@ -41,7 +41,7 @@ fn main() -> Result<()> {
             }
         }
     }
-    for (name, n, size, c, c_out, kernel, stride, padding) in CONVOLUTIONS {
+    for (name, [n, size, c, c_out, kernel, stride, padding]) in CONVOLUTIONS {
         if !is_wanted(name) {
             continue;
         }

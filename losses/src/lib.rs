@@ -14,7 +14,7 @@ pub use check::{check, check_all};
 pub use evaluate::evaluate;
 pub use ntxent::{NtXent, nt_xent, nt_xent_ranks};
 pub use sample_totals::sample_totals;
-pub use spec::{CrossRank, Fact, LossCase, LossSpec, OptionSpec, Options, Port, find};
+pub use spec::{CrossRank, Fact, LossCase, LossSpec, NamedTensors, OptionSpec, Options, Port, find};
 
 use selfsame_autograd::OpSpec;
 

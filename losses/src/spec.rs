@@ -4,6 +4,9 @@ use selfsame_autograd::{Gen, Tensor};
 use selfsame_engine::{Array, Error, ErrorKind, Result, nearest};
 use std::collections::BTreeMap;
 
+/// Tensors by the name of their [`Port`].
+pub type NamedTensors = BTreeMap<String, Tensor>;
+
 /// How a loss behaves when the batch is spread over ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrossRank {
@@ -75,7 +78,7 @@ pub struct LossSpec {
     /// What can be set.
     pub options: &'static [OptionSpec],
     /// Runs it on named tensors. The inputs are there and the options valid when this is called.
-    pub run: fn(&BTreeMap<String, Tensor>, &Options) -> Result<BTreeMap<String, Tensor>>,
+    pub run: fn(&NamedTensors, &Options) -> Result<NamedTensors>,
     /// Generates inputs and options for the check.
     pub cases: fn(&mut Gen) -> Result<LossCase>,
     /// The value by another way: f64, scalar loops, written from the paper.

@@ -7,7 +7,7 @@ use selfsame_models::{Init, Module};
 
 use crate::config::Config;
 use crate::eval::Accuracy;
-use crate::eval::features::{Feed, Features, extract, raw_pixels};
+use crate::eval::features::{Features, Feed, extract, raw_pixels};
 use crate::eval::knn::{Knn, knn};
 use crate::eval::linear::{LinearProbe, linear_probe};
 use crate::method::MethodSpec;

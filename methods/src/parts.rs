@@ -8,8 +8,8 @@ use selfsame_autograd::schedule::Schedule;
 use selfsame_data::Augment;
 use selfsame_data::augment::{Brightness, EvalTransform, GaussianBlur, SimclrAugment};
 use selfsame_engine::{Error, ErrorKind, Result};
-use selfsame_models::backbones::{self, Backbone, BackboneOpts};
 use selfsame_models::Init;
+use selfsame_models::backbones::{self, Backbone, BackboneOpts};
 
 use crate::config::Config;
 

@@ -154,7 +154,19 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
     dir.write_manifest(&manifest)?;
     let constants = work.watch.constants().collect();
     let warnings = work.warnings;
-    Ok(Run { dir, trainer, plan, train, labelled, warnings, interrupted, manifest, config, weights_hash: hash, constants })
+    Ok(Run {
+        dir,
+        trainer,
+        plan,
+        train,
+        labelled,
+        warnings,
+        interrupted,
+        manifest,
+        config,
+        weights_hash: hash,
+        constants,
+    })
 }
 
 /// Labelled images to measure an encoder with.
@@ -372,5 +384,70 @@ impl Log {
     fn sync(&mut self) -> Result<()> {
         self.metrics.sync()?;
         self.events.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observer::Silent;
+    use crate::settings;
+    use crate::zoo::simclr;
+
+    fn request(out: PathBuf, mode: CreateMode, threads: usize) -> Pretrain {
+        let mut config = settings::defaults(&simclr::SPEC).unwrap();
+        for setting in [
+            "data=scenes:train=50,test=20",
+            "backbone=resnet-small",
+            "stem=small",
+            "width=0.25",
+            "batch=16",
+            "epochs=3",
+            "eval_every=2",
+        ] {
+            config.apply_setting(setting).unwrap();
+        }
+        let device = Device::cpu_with(threads).unwrap();
+        Pretrain { spec: &simclr::SPEC, config, device, workers: 1, out, mode, stop: Arc::default() }
+    }
+
+    /// Asks a run to stop after a step.
+    struct StopAfter(u64, Arc<AtomicBool>);
+
+    impl Observer for StopAfter {
+        fn step(&mut self, record: &StepRecord) {
+            self.1.store(record.step >= self.0, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_stopped_and_resumed_run_ends_with_the_same_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let straight = pretrain(request(folder.path().join("a"), CreateMode::New, 2), &mut Silent).unwrap();
+        assert_eq!((straight.trainer.steps_done(), straight.plan.dropped), (9, 2));
+
+        // Steps 4 and 6: inside an epoch, and at the end of one.
+        for stop_after in [4, 6] {
+            let out = folder.path().join(stop_after.to_string());
+            let first = request(out.clone(), CreateMode::New, 1);
+            let mut observer = StopAfter(stop_after, Arc::clone(&first.stop));
+            let stopped = pretrain(first, &mut observer).unwrap();
+            assert!(stopped.interrupted && stopped.trainer.steps_done() == stop_after);
+            drop(stopped);
+            let resumed = pretrain(request(out, CreateMode::Resume, 2), &mut Silent).unwrap();
+            assert_eq!(resumed.weights_hash, straight.weights_hash);
+            assert_eq!(resumed.manifest.sessions[1].from_step, stop_after);
+        }
+    }
+
+    #[test]
+    fn a_resumed_run_keeps_its_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = request(folder.path().join("a"), CreateMode::New, 1);
+        first.config.apply_setting("epochs=1").unwrap();
+        pretrain(first, &mut Silent).map(drop).unwrap();
+        let error =
+            pretrain(request(folder.path().join("a"), CreateMode::Resume, 1), &mut Silent).map(drop).unwrap_err();
+        assert!(error.sentence().contains("'epochs'"), "{}", error.sentence());
     }
 }

@@ -88,9 +88,12 @@ fn headlines(measured: &Measurement) -> Vec<Headline> {
     };
     let behind = |other: f64| format!("the trained encoder is {:+.1} points above", 100.0 * (knn - other));
     let mut found = vec![headline("kNN accuracy, trained", knn, "200 neighbours by cosine, test images".into())];
-    found.extend(measured.linear.as_ref().map(|accuracy| {
-        headline("linear probe", accuracy.overall, "softmax regression on frozen features".into())
-    }));
+    found.extend(
+        measured
+            .linear
+            .as_ref()
+            .map(|accuracy| headline("linear probe", accuracy.overall, "softmax regression on frozen features".into())),
+    );
     found.extend(measured.knn_untrained.map(|other| headline("kNN accuracy, untrained", other, behind(other))));
     found.extend(measured.knn_pixels.map(|other| headline("kNN accuracy, raw pixels", other, behind(other))));
     found
@@ -115,9 +118,8 @@ fn curves(run: &Run, records: &[Record], measured: Option<&Measurement>) -> Resu
         })
         .collect();
     if !evaluations.is_empty() {
-        let baseline = |label: &str, value: Option<f64>| {
-            value.map(|value| Constant { label: label.into(), value: 100.0 * value })
-        };
+        let baseline =
+            |label: &str, value: Option<f64>| value.map(|value| Constant { label: label.into(), value: 100.0 * value });
         found.push(Curve {
             title: "kNN accuracy".into(),
             x_label: "epoch".into(),
@@ -183,7 +185,8 @@ fn view_rows(run: &Run) -> Result<Vec<ViewRow>> {
 fn neighbour_rows(labelled: &Labelled, measured: &Measurement) -> Result<Vec<NeighbourRow>> {
     let labels = measured.test.labels()?;
     let queries = (0..labelled.classes() as u32).filter_map(|class| labels.iter().position(|&label| label == class));
-    let class = |dataset: &Arc<dyn Dataset>, label: u32| dataset.classes().get(label as usize).cloned().unwrap_or_default();
+    let class =
+        |dataset: &Arc<dyn Dataset>, label: u32| dataset.classes().get(label as usize).cloned().unwrap_or_default();
     let mut rows = Vec::new();
     for query in queries.take(QUERIES) {
         let feature = measured.test.values.slice(0, query, query + 1)?;
@@ -209,9 +212,8 @@ fn map(labelled: &Labelled, measured: &Measurement) -> Result<EmbeddingMap> {
     let features = measured.test.values.slice(0, 0, n)?.to_vec::<f32>()?;
     let thumbnails: Vec<RgbImage> =
         (0..n).map(|index| picture(&labelled.test.get(index)?.image)).collect::<Result<_>>()?;
-    let one_size = thumbnails.windows(2).all(|pair| {
-        (pair[0].width(), pair[0].height()) == (pair[1].width(), pair[1].height())
-    });
+    let one_size =
+        thumbnails.windows(2).all(|pair| (pair[0].width(), pair[0].height()) == (pair[1].width(), pair[1].height()));
     Ok(EmbeddingMap {
         note: format!("Two principal components of the features of {n} test images"),
         points: pca_2d(&features, n, d)?,

@@ -4,7 +4,7 @@
 //! - [`Init`] and [`Fill`]: parameters, filled from their path and the seed alone.
 //! - [`layers`]: linear, convolution, norms, pooling, activations, dropout.
 //! - [`backbones`]: the ResNets and the list [`backbones::BACKBONES`].
-//! - [`heads`]: projectors.
+//! - [`heads`]: projectors and predictors.
 //! - [`tensor_file`]: named arrays as safetensors; [`weights`]: a module's, by path name; [`import`]: checkpoints of
 //!   torchvision and timm.
 

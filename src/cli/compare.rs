@@ -55,8 +55,7 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<Outcome> {
             out.text("")?;
         }
         let number = |value: &Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.6}"));
-        let rows: Vec<Vec<String>> =
-            values.iter().map(|(key, a, b)| vec![key.clone(), number(a), number(b)]).collect();
+        let rows: Vec<Vec<String>> = values.iter().map(|(key, a, b)| vec![key.clone(), number(a), number(b)]).collect();
         out.text(&table(&["last value", "first", "second"], &[false, true, true], &rows))?;
         let name = |hash: &Option<String>| hash.clone().unwrap_or_else(|| "unfinished".into());
         out.text(&format!("weights {} and {}", name(&first.hash), name(&second.hash)))?;

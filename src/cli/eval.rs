@@ -94,7 +94,14 @@ pub(crate) fn run(protocol: &Protocol, registry: &Registry, out: &mut Output) ->
     show(name, &accuracy, labelled.test.classes(), data, subject.json, out)
 }
 
-fn show(name: &str, accuracy: &Accuracy, classes: &[String], data: &str, json: bool, out: &mut Output) -> Result<Outcome> {
+fn show(
+    name: &str,
+    accuracy: &Accuracy,
+    classes: &[String],
+    data: &str,
+    json: bool,
+    out: &mut Output,
+) -> Result<Outcome> {
     if json {
         let per_class: serde_json::Map<String, serde_json::Value> =
             classes.iter().cloned().zip(accuracy.per_class.iter().map(|share| json!(share))).collect();

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use selfsame_engine::{Error, ErrorKind, Result, ops};
 use selfsame_engine::DType;
+use selfsame_engine::{Error, ErrorKind, Result, ops};
 use selfsame_losses::{evaluate, find};
 use selfsame_models::tensor_file;
 use serde_json::json;

@@ -36,7 +36,9 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
     let rows: Vec<Vec<String>> = registry
         .methods
         .iter()
-        .map(|spec| [spec.name, spec.paper, spec.family.name(), spec.status.name(), spec.title].map(String::from).into())
+        .map(|spec| {
+            [spec.name, spec.paper, spec.family.name(), spec.status.name(), spec.title].map(String::from).into()
+        })
         .collect();
     if args.markdown {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));

@@ -85,8 +85,9 @@ pub(crate) fn stopped(finished: &Finished) -> Result<()> {
         return Ok(());
     }
     let (done, steps) = (run.trainer.steps_done(), run.plan.steps());
-    Err(Error::new(ErrorKind::Interrupted, "interrupted", format!("{done} of {steps} steps are done and saved"))
-        .hint(format!("continue with: selfsame pretrain {} --out {} --resume", run.manifest.method, run.dir.path().display())))
+    Err(Error::new(ErrorKind::Interrupted, "interrupted", format!("{done} of {steps} steps are done and saved")).hint(
+        format!("continue with: selfsame pretrain {} --out {} --resume", run.manifest.method, run.dir.path().display()),
+    ))
 }
 
 fn configuration(args: &Args, spec: &'static MethodSpec) -> Result<Config> {

@@ -131,7 +131,10 @@ impl Observer for Progress {
     fn phase(&mut self, what: &str) {
         match &self.bar {
             Some(bar) => {
-                bar.set_style(ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+                bar.set_style(
+                    ProgressStyle::with_template("{spinner} {msg}")
+                        .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+                );
                 bar.set_message(what.to_string());
             }
             None => eprintln!("{what}"),

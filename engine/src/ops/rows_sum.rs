@@ -10,7 +10,12 @@ use selfsame_kernels::isa::Isa;
 /// # Errors
 /// `Shape` when `rows` does not describe `x`; `DType` unless f32 or f64.
 pub fn rows_sum(x: &Array, rows: Rows) -> Result<SampleSum> {
-    with_real!("rows_sum", x.dtype(), T, per_leaf("rows_sum", &[x], rows, |isa, x, c, out| leaf_sum::<T>(isa, x[0], c, out)))
+    with_real!(
+        "rows_sum",
+        x.dtype(),
+        T,
+        per_leaf("rows_sum", &[x], rows, |isa, x, c, out| leaf_sum::<T>(isa, x[0], c, out))
+    )
 }
 
 /// The sum over rows of `a · b` per channel: both `[images, …, c]`, the total is `[c]`. Chains of fused multiply-adds.
@@ -74,23 +79,7 @@ mod tests {
     use super::*;
     use crate::Device;
     use proptest::prelude::*;
-    use selfsame_kernels::order::{CHUNK, LEAF, split};
-
-    /// The definition, one channel: chunks in a leaf, leaves in a tree.
-    fn reference(x: &[f32], rows_per_image: usize) -> f32 {
-        let leaf = |rows: &[f32]| {
-            let chunks = rows.chunks(CHUNK).map(|chunk| chunk.iter().fold(0f32, |acc, v| acc + v));
-            chunks.reduce(|a, b| a + b).unwrap_or(0.)
-        };
-        fn tree(leaves: &[f32]) -> f32 {
-            if leaves.len() == 1 {
-                return leaves[0];
-            }
-            let at = split(leaves.len());
-            tree(&leaves[..at]) + tree(&leaves[at..])
-        }
-        tree(&x.chunks(LEAF * rows_per_image).map(leaf).collect::<Vec<_>>())
-    }
+    use selfsame_kernels::reference::{self, Samples};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
@@ -102,19 +91,17 @@ mod tests {
             let values: Vec<f32> = (0..images * pixels * c)
                 .map(|i| ((i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32 * 1e-5 - 80.)
                 .collect();
-            let expected: Vec<f32> = (0..c)
-                .map(|j| reference(&values.iter().skip(j).step_by(c).copied().collect::<Vec<_>>(), pixels))
-                .collect();
+            let samples = Samples { images, rows_per_image: pixels };
+            let sums = reference::rows_sum(samples, c, &values);
+            let squares = reference::rows_dot(samples, c, &values, &values);
             for threads in [1, 3] {
                 for isa in Isa::available() {
                     let device = Device::Cpu(crate::cpu::CpuDevice::with_isa(threads, isa).unwrap());
                     let x = Array::from_slice(&values, &[images, pixels, c], &device).unwrap();
                     let rows = Rows::of(x.shape(), 0).unwrap();
-                    let sum = rows_sum(&x, rows).unwrap().total().unwrap();
-                    prop_assert_eq!(sum.as_slice::<f32>().unwrap(), expected.as_slice());
-                    let ones = Array::full(1f32, x.shape(), &device).unwrap();
-                    let dot = rows_dot(&x, &ones, rows).unwrap().total().unwrap();
-                    prop_assert_eq!(dot.as_slice::<f32>().unwrap(), expected.as_slice());
+                    let total = |tree: Result<SampleSum>| tree.unwrap().total().unwrap().to_vec::<f32>().unwrap();
+                    prop_assert_eq!(&total(rows_sum(&x, rows)), &sums);
+                    prop_assert_eq!(&total(rows_dot(&x, &x, rows)), &squares);
                 }
             }
         }

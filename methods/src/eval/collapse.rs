@@ -60,8 +60,10 @@ pub fn effective_rank(embeddings: &Array) -> Result<f64> {
             gram[j * side + i] = gram[i * side + j];
         }
     }
-    let singular: Vec<f64> =
-        symmetric_eigenvalues(gram, side).into_iter().map(|value| if value > 0.0 { value.sqrt() } else { 0.0 }).collect();
+    let singular: Vec<f64> = symmetric_eigenvalues(gram, side)
+        .into_iter()
+        .map(|value| if value > 0.0 { value.sqrt() } else { 0.0 })
+        .collect();
     let total: f64 = singular.iter().sum();
     if total == 0.0 {
         return Ok(1.0);

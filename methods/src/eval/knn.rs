@@ -43,8 +43,9 @@ pub fn knn(train: &Features, test: &Features, classes: usize, options: &Knn) -> 
 pub fn classify(train: &Features, queries: &Array, classes: usize, options: &Knn) -> Result<Vec<u32>> {
     let labels = train.labels()?;
     if let Some(label) = labels.iter().find(|label| **label as usize >= classes) {
-        return Err(Error::new(ErrorKind::Config, "knn", format!("label {label}"))
-            .expected(format!("a class below {classes}")));
+        return Err(
+            Error::new(ErrorKind::Config, "knn", format!("label {label}")).expected(format!("a class below {classes}"))
+        );
     }
     let mut predictions = Vec::with_capacity(queries.shape().first().copied().unwrap_or(0));
     for (similarity, index) in neighbours(&train.values, queries, options.k)? {
@@ -67,8 +68,12 @@ pub fn neighbours(bank: &Array, queries: &Array, k: usize) -> Result<Vec<(Vec<f3
     let [m, d] = bank.dims()?;
     let [n, query_length] = queries.dims()?;
     if d != query_length {
-        return Err(Error::new(ErrorKind::Shape, "knn", format!("bank {:?}, queries {:?}", bank.shape(), queries.shape()))
-            .expected("features of one length"));
+        return Err(Error::new(
+            ErrorKind::Shape,
+            "knn",
+            format!("bank {:?}, queries {:?}", bank.shape(), queries.shape()),
+        )
+        .expected("features of one length"));
     }
     let k = k.min(m);
     if k == 0 {
@@ -128,7 +133,8 @@ mod tests {
 
     #[test]
     fn searching_in_blocks_changes_nothing() {
-        let many: Vec<[f32; 2]> = (0..600).map(|i| [((i * 7) % 13) as f32 - 6.0, ((i * 5) % 11) as f32 - 5.0]).collect();
+        let many: Vec<[f32; 2]> =
+            (0..600).map(|i| [((i * 7) % 13) as f32 - 6.0, ((i * 5) % 11) as f32 - 5.0]).collect();
         let bank = features(&many, &[0; 600]);
         let all = neighbours(&bank.values, &bank.values, 3).unwrap();
         for i in [0, 255, 256, 599] {

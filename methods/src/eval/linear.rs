@@ -171,6 +171,9 @@ mod tests {
     fn impossible_options_are_refused() {
         let device = Device::cpu_with(1).unwrap();
         let options = LinearProbe { epochs: 0, ..LinearProbe::default() };
-        assert_eq!(linear_probe(&circle(2, &device), &circle(2, &device), 3, &options).unwrap_err().kind(), ErrorKind::Config);
+        assert_eq!(
+            linear_probe(&circle(2, &device), &circle(2, &device), 3, &options).unwrap_err().kind(),
+            ErrorKind::Config
+        );
     }
 }

@@ -25,8 +25,7 @@ fn tridiagonal(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
         // B ← H B H with H = I - 2 v vᵀ / |v|²:  w = 2 B v / |v|²,  w ← w - (wᵀv / |v|²) v,  B ← B - v wᵀ - w vᵀ.
         let m = v.len();
         let at = |i: usize, j: usize| (k + 1 + i) * n + k + 1 + j;
-        let mut w: Vec<f64> =
-            (0..m).map(|i| 2.0 / scale * (0..m).map(|j| a[at(i, j)] * v[j]).sum::<f64>()).collect();
+        let mut w: Vec<f64> = (0..m).map(|i| 2.0 / scale * (0..m).map(|j| a[at(i, j)] * v[j]).sum::<f64>()).collect();
         let along = w.iter().zip(&v).map(|(w, v)| w * v).sum::<f64>() / scale;
         w.iter_mut().zip(&v).for_each(|(w, v)| *w -= along * v);
         for i in 0..m {

@@ -10,6 +10,13 @@ pub const METHODS: &[&MethodSpec] = &[&simclr::SPEC];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::method::Views;
+    use crate::settings;
+    use crate::trainer::scalar;
+    use selfsame_autograd::{ParamSet, Tensor};
+    use selfsame_engine::{Array, Device, ops};
+    use selfsame_kernels::philox::{Key, Purpose};
+    use selfsame_models::{Ctx, Init};
 
     #[test]
     fn every_file_is_listed_once() {
@@ -23,5 +30,34 @@ mod tests {
         let mut listed: Vec<&str> = METHODS.iter().map(|spec| spec.name).collect();
         listed.sort_unstable();
         assert_eq!(files, listed, "files of methods/src/zoo against METHODS");
+    }
+
+    /// One forward and backward of every method on a few images: a finite loss, and a gradient for every parameter.
+    #[test]
+    fn every_parameter_gets_a_gradient() {
+        let device = Device::cpu_with(1).unwrap();
+        for spec in METHODS {
+            let mut config = settings::defaults(spec).unwrap();
+            for setting in ["backbone=resnet-small", "stem=small", "width=0.25"] {
+                config.apply_setting(setting).unwrap();
+            }
+            let mut method = (spec.build)(&config, &Init::new(&device, 0)).unwrap();
+            let params = ParamSet::collect(|visitor| method.visit(visitor)).unwrap();
+            let view = |seed: u64| {
+                let mut stream = Key::new(seed, Purpose::Check).stream(0, 0, 0);
+                let pixels: Vec<f32> = (0..8 * 16 * 16 * 3).map(|_| stream.uniform_f32()).collect();
+                Tensor::constant(Array::from_slice(&pixels, &[8, 16, 16, 3], &device).unwrap())
+            };
+            let views = Views::new((0..spec.views.count() as u64).map(view).collect());
+            let step = method.loss(&views, &Ctx::train()).unwrap();
+            assert!(scalar(step.loss.array()).unwrap().is_finite(), "{}", spec.name);
+            let grads = step.loss.backward().unwrap();
+            for (path, param) in params.trainable() {
+                let gradient =
+                    grads.param(param).unwrap().unwrap_or_else(|| panic!("{}: no gradient at {path}", spec.name));
+                let norm = ops::norm_sq(&gradient).unwrap();
+                assert!(norm > 0.0 && norm.is_finite(), "{}: squared norm {norm} at {path}", spec.name);
+            }
+        }
     }
 }

@@ -26,7 +26,15 @@ const CASES: [Case; 6] = [
     block("3x3 256 @8", 8, 256),
     block("3x3 512 @4", 4, 512),
     Case { name: "7x7/2 3-64 @224", images: 16, side: 224, channels: [3, 64], kernel: 7, stride: 2, input_grad: false },
-    Case { name: "1x1 256-1024 @14", images: 64, side: 14, channels: [256, 1024], kernel: 1, stride: 1, input_grad: true },
+    Case {
+        name: "1x1 256-1024 @14",
+        images: 64,
+        side: 14,
+        channels: [256, 1024],
+        kernel: 1,
+        stride: 1,
+        input_grad: true,
+    },
 ];
 
 pub(super) fn run(bench: &Bench<'_>) -> Result<Vec<Timing>> {
@@ -40,9 +48,7 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Vec<Timing>> {
         let y = ops::conv2d(&x, &w, &options)?;
         let dy = bench.normal(3, y.shape())?;
         let flop = 2.0 * (y.numel() * kernel * kernel * c_in) as f64;
-        timings.push(bench.time(format!("conv {name} fwd"), Some(flop), || {
-            ops::conv2d(&x, &w, &options).map(drop)
-        })?);
+        timings.push(bench.time(format!("conv {name} fwd"), Some(flop), || ops::conv2d(&x, &w, &options).map(drop))?);
         let passes = if input_grad { 3.0 } else { 2.0 };
         timings.push(bench.time(format!("conv {name} fwd+bwd"), Some(passes * flop), || {
             ops::conv2d(&x, &w, &options)?;

@@ -26,9 +26,8 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Vec<Timing>> {
     };
     let views = views()?;
     let before = resident("VmRSS");
-    let mut timing = bench.time("simclr step resnet18 2x128", Some(FLOP), || {
-        trainer.step(&views, Duration::ZERO).map(drop)
-    })?;
+    let mut timing =
+        bench.time("simclr step resnet18 2x128", Some(FLOP), || trainer.step(&views, Duration::ZERO).map(drop))?;
     let mib = |bytes: f64| bytes / (1024.0 * 1024.0);
     timing.extra.push(("images", 256.0 / timing.median(), "per s"));
     timing.extra.push(("arrays at most", mib(bench.device.memory().peak as f64), "MiB"));

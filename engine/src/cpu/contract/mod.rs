@@ -10,17 +10,22 @@
 //! blocks and instruction sets only choose which elements are computed when.
 //!
 //! Measured in f32 GFLOP/s on one core of an Intel Xeon with AVX-512 (2 cores, 2 MiB L2 each), where registers alone
-//! reach 242; a convolution counts taps in the padding too. Best of repetitions, and these vary by a few per cent:
+//! reach 242; a convolution counts taps in the padding too. Best of repetitions on a shared machine: differences
+//! below 5 % mean nothing.
 //!
-//! - Chunk, by product (k = 128, 256, 384, 512, 1024): 1024 cubed 144, 152, 158, 158, 161; 2048 cubed 143, 149, 153,
+//! - Chunk, of 128, 256, 384, 512, 1024 positions: 1024 cubed 144, 152, 158, 158, 161; 2048 cubed 143, 149, 153,
 //!   152, 152; 3 x 3 of 64 channels forward 145, 150, 159, 159, 164; of 128 channels 168, 176, 182, 182, 185.
-//! - Leaf of 8, 16, 32 images, on a busy machine (medians): gradient of a 3 x 3 weight, 64 channels 101, 102, 103; 128
-//!   channels 94, 95, 96; 256 channels 89, 90, 91; 512 channels 100, 99, 103; of 2048 x 2048 with one row per image
-//!   32, 41, 51.
+//! - Leaf of 8, 16, 32 images, medians while other work had most of the machine, so only ratios count: gradient of a
+//!   3 x 3 weight, 64 channels 101, 102, 103; 128 channels 94, 95, 96; 256 channels 89, 90, 91; 512 channels 100, 99,
+//!   103; of 2048 x 2048 with one row per image 32, 41, 51.
 //! - Requests for B eight positions ahead: 1024 cubed 157 to 163; four or thirty-two ahead give the same. Requests for
 //!   the columns of A: weight gradient of 512 channels 163 to 187. Requests for the output spread over the chunk: 3 %
 //!   slower than all at its start, by the loop they need.
-//! - Chunks of B in blocks of 64, 128, 256 columns: 2048 cubed 93, 106, 139 (busy machine); 256 and 512 are equal.
+//! - Chunks of B in blocks of 256 or 512 columns, with a chunk of 256: 1024 cubed 152, 160; 2048 cubed 149, 156.
+//!
+//! PyTorch (MKL, oneDNN), within the same hour: 1024 cubed 180 to 184 against 159 to 175 here, 2048 cubed 181 to 186
+//! against 156 to 161. Not done: packing B while it is in the second-level cache (all of it is packed first, 5 to 8 %
+//! of a product), fast transposes (a transposed left operand runs at 110 to 145), huge pages (3 to 5 %).
 #![allow(unsafe_code)]
 
 mod conv;

@@ -105,7 +105,7 @@ fn check_conv<T: Scalar>(shape: &ConvShape, seed: u64) {
     });
 }
 
-/// For each block of leaves: its images, of `images` from leaf `first_leaf` on. A block is the whole tree of its images.
+/// For each block of leaves: its images, of `images` from leaf `first_leaf` on. A block is the tree of its images.
 fn images_of_blocks(first_leaf: usize, images: usize) -> Vec<std::ops::Range<usize>> {
     let image = |leaf: usize| images.min((leaf - first_leaf) * LEAF);
     let blocks = dyadic_blocks(first_leaf, images.div_ceil(LEAF));

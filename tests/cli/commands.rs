@@ -1,10 +1,8 @@
 //! The commands that end in a moment.
 
-mod support;
-
 use std::fs;
 
-use support::{fail, json, run, succeed, text};
+use crate::support::{fail, json, run, succeed, text};
 
 #[test]
 fn help_and_version_are_no_errors_and_nonsense_is() {
@@ -51,9 +49,8 @@ fn loss_of_equal_embeddings_is_the_log_of_the_others() {
     let device = Device::cpu_with(1).unwrap();
     let z = Array::from_slice(&[0.6f64, -0.8, 0.1].repeat(16), &[16, 3], &device).unwrap();
     tensor_file::write(&input, &[("z".to_string(), z)].into(), None).unwrap();
-    let found = json(&[
-        "loss", "ntxent", "--input", text(&input), "--output", text(&output), "--set", "temperature=0.5",
-    ]);
+    let found =
+        json(&["loss", "ntxent", "--input", text(&input), "--output", text(&output), "--set", "temperature=0.5"]);
     let expected = 15f64.ln();
     assert!((found["loss"].as_f64().unwrap() - expected).abs() < 1e-12, "{found}");
     let (outputs, _) = tensor_file::read(&output, &device).unwrap();

@@ -6,26 +6,26 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 /// The command with its arguments, not started.
-pub fn selfsame(arguments: &[&str]) -> Command {
+pub(crate) fn selfsame(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_selfsame"));
     command.args(arguments).stdin(Stdio::null());
     command
 }
 
 /// Runs it to its end.
-pub fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     selfsame(arguments).output().expect("the binary starts")
 }
 
 /// Runs it, expects success, and returns standard output.
-pub fn succeed(arguments: &[&str]) -> String {
+pub(crate) fn succeed(arguments: &[&str]) -> String {
     let output = run(arguments);
     assert!(output.status.success(), "{arguments:?}: {}\n{}", output.status, stderr(&output));
     String::from_utf8(output.stdout).expect("text")
 }
 
 /// Runs it with `--json` and returns the object.
-pub fn json(arguments: &[&str]) -> Value {
+pub(crate) fn json(arguments: &[&str]) -> Value {
     let mut arguments = arguments.to_vec();
     arguments.push("--json");
     let text = succeed(&arguments);
@@ -34,7 +34,7 @@ pub fn json(arguments: &[&str]) -> Value {
 }
 
 /// Runs it, expects exit status `status` and one sentence on standard error, and returns that sentence.
-pub fn fail(status: i32, arguments: &[&str]) -> String {
+pub(crate) fn fail(status: i32, arguments: &[&str]) -> String {
     let output = run(arguments);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
@@ -45,17 +45,17 @@ pub fn fail(status: i32, arguments: &[&str]) -> String {
 }
 
 /// Standard error as text.
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A path as an argument.
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("a temporary path is text")
 }
 
 /// Arguments of a training run of seconds: 96 small pictures, a narrow encoder, two threads.
-pub const SMALL: [&str; 16] = [
+pub(crate) const SMALL: [&str; 16] = [
     "--data",
     "scenes:train=96,test=40",
     "--set",

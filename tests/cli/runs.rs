@@ -1,13 +1,11 @@
 //! Training runs through the binary: the same bits however they are run.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::support::{SMALL, fail, json, run, selfsame, stderr, succeed, text};
 use serde_json::Value;
-use support::{SMALL, fail, json, run, selfsame, stderr, succeed, text};
 
 fn pretrain(out: &Path, more: &[&str]) -> Value {
     let mut arguments = vec!["pretrain", "simclr", "--out", text(out)];

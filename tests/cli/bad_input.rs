@@ -1,11 +1,9 @@
 //! Bad input: one clear sentence, the right exit status, nothing lost.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 
-use support::{SMALL, fail, run, selfsame, stderr, text};
+use crate::support::{SMALL, fail, run, selfsame, stderr, text};
 
 /// Tries to train on `data` and returns the sentence; nothing may be left at the run directory.
 fn refused(status: i32, data: &str) -> String {

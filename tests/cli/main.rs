@@ -1,0 +1,6 @@
+//! The command line from outside: commands, training runs, bad input.
+
+mod bad_input;
+mod commands;
+mod runs;
+mod support;
