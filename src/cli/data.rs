@@ -1,8 +1,9 @@
 //! `selfsame data`: look at or pack a data set.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use selfsame_data::{DatasetInfo, Split, open, shards};
+use selfsame_data::{Dataset, DatasetInfo, Split, open, shards};
 use selfsame_engine::{Error, ErrorKind, Result};
 use serde_json::json;
 
@@ -44,9 +45,8 @@ pub(crate) fn run(action: &Action, out: &mut Output) -> Result<Outcome> {
         Action::Info { spec, json } => info(spec, *json, out),
         Action::Pack { spec, out: folder, shard_size, json } => {
             let mut written = Vec::new();
-            for split in SPLITS {
-                let Some(dataset) = own_split(spec, split)? else { continue };
-                eprintln!("packing {} {} images", dataset.len(), split.name());
+            for dataset in own_splits(spec)? {
+                eprintln!("packing {} {} images", dataset.len(), dataset.describe().split.name());
                 written.extend(shards::pack(&*dataset, folder, *shard_size)?);
             }
             if *json {
@@ -59,22 +59,25 @@ pub(crate) fn run(action: &Action, out: &mut Output) -> Result<Outcome> {
     }
 }
 
-/// The split of `spec`; `None` when the data set has no images of its own there. The training split must exist.
-fn own_split(spec: &str, split: Split) -> Result<Option<std::sync::Arc<dyn selfsame_data::Dataset>>> {
-    match open(spec, split) {
-        Ok(dataset) => Ok((dataset.describe().split == split && !dataset.is_empty()).then_some(dataset)),
-        Err(error) if split == Split::Train => Err(error),
-        // A file that is there and damaged must be said; one that is not there is a split that is not there.
-        Err(error) if error.kind() == ErrorKind::Corrupt => Err(error),
-        Err(_) => Ok(None),
+/// The splits of `spec` that hold images of their own, each once. The training split must exist.
+fn own_splits(spec: &str) -> Result<Vec<Arc<dyn Dataset>>> {
+    let mut found: Vec<Arc<dyn Dataset>> = Vec::new();
+    for split in SPLITS {
+        match open(spec, split) {
+            // A data set without unlabelled images gives its training images again.
+            Ok(dataset) if split == Split::Unlabelled && dataset.len() == found[0].len() => {}
+            Ok(dataset) => found.push(dataset),
+            Err(error) if split == Split::Train => return Err(error),
+            // A file that is there and damaged must be said; one that is not there is a split that is not there.
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Err(error),
+            Err(_) => {}
+        }
     }
+    Ok(found)
 }
 
 fn info(spec: &str, json: bool, out: &mut Output) -> Result<Outcome> {
-    let mut found: Vec<DatasetInfo> = Vec::new();
-    for split in SPLITS {
-        found.extend(own_split(spec, split)?.map(|dataset| dataset.describe()));
-    }
+    let found: Vec<DatasetInfo> = own_splits(spec)?.iter().map(|dataset| dataset.describe()).collect();
     let first = found.first().ok_or_else(|| Error::new(ErrorKind::Config, format!("data {spec}"), "no images"))?;
     if json {
         let splits: Vec<_> = found

@@ -1,15 +1,10 @@
 //! The memory pool of a CPU device: blocks are kept and handed out again, so that a training step makes no page
 //! faults after its first time, and every live byte has an owner.
-#![allow(unsafe_code)]
 
+use super::pages::{ALIGN, Pages};
 use crate::{Error, ErrorKind, Result};
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
-use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Every block starts on a cache line, which is also the widest vector.
-const ALIGN: usize = 64;
 
 /// Bytes in use, by owner.
 #[derive(Clone, Debug, Default)]
@@ -26,16 +21,13 @@ pub struct MemoryStats {
 
 #[derive(Default)]
 struct State {
-    free: BTreeMap<usize, Vec<NonNull<u8>>>,
+    free: BTreeMap<usize, Vec<Pages>>,
     owners: BTreeMap<&'static str, usize>,
     live: usize,
     peak: usize,
     cached: usize,
     limit: Option<usize>,
 }
-
-// SAFETY: the pointers in `free` are owned by the pool alone; nothing else reads or writes them.
-unsafe impl Send for State {}
 
 /// The pool. Blocks hold it alive, so that arrays may outlive their device handle.
 #[derive(Default)]
@@ -55,15 +47,15 @@ impl MemoryPool {
         let wanted = size_class(bytes);
         let mut state = self.state();
         let reused = state.free.range(wanted..=wanted + wanted / 4).next().map(|(&size, _)| size);
-        let (ptr, size) = match reused {
+        let pages = match reused {
             Some(size) => {
                 let blocks = state.free.get_mut(&size).expect("found just above");
-                let ptr = blocks.pop().expect("empty lists are removed");
+                let pages = blocks.pop().expect("empty lists are removed");
                 if blocks.is_empty() {
                     state.free.remove(&size);
                 }
                 state.cached -= size;
-                (ptr, size)
+                pages
             }
             None => {
                 if state.limit.is_some_and(|limit| state.live + wanted > limit) {
@@ -72,21 +64,21 @@ impl MemoryPool {
                 if state.limit.is_some_and(|limit| state.live + state.cached + wanted > limit) {
                     release(&mut state);
                 }
-                let ptr = match allocate(wanted) {
-                    Some(ptr) => ptr,
+                match Pages::new(wanted) {
+                    Some(pages) => pages,
                     None => {
                         release(&mut state);
-                        allocate(wanted).ok_or_else(|| out_of_memory(&state, wanted, owner))?
+                        Pages::new(wanted).ok_or_else(|| out_of_memory(&state, wanted, owner))?
                     }
-                };
-                (ptr, wanted)
+                }
             }
         };
+        let size = pages.len();
         state.live += size;
         state.peak = state.peak.max(state.live);
         *state.owners.entry(owner).or_default() += size;
         drop(state);
-        Ok(Block { ptr, size, owner, pool: Arc::clone(self) })
+        Ok(Block { pages: Some(pages), owner, pool: Arc::clone(self) })
     }
 
     /// What is in use now.
@@ -112,12 +104,6 @@ impl MemoryPool {
     }
 }
 
-impl Drop for MemoryPool {
-    fn drop(&mut self) {
-        self.trim();
-    }
-}
-
 /// Sizes are rounded up in steps of an eighth of their power of two, so that slightly different shapes share blocks.
 fn size_class(bytes: usize) -> usize {
     let bytes = bytes.max(ALIGN);
@@ -125,24 +111,8 @@ fn size_class(bytes: usize) -> usize {
     bytes.next_multiple_of(step.max(ALIGN))
 }
 
-fn block_layout(size: usize) -> Option<Layout> {
-    Layout::from_size_align(size, ALIGN).ok()
-}
-
-fn allocate(size: usize) -> Option<NonNull<u8>> {
-    let layout = block_layout(size)?;
-    // SAFETY: `size` is at least ALIGN, so the layout is not empty.
-    NonNull::new(unsafe { alloc_zeroed(layout) })
-}
-
 fn release(state: &mut State) {
-    for (size, blocks) in std::mem::take(&mut state.free) {
-        for ptr in blocks {
-            let layout = block_layout(size).expect("the block was allocated with it");
-            // SAFETY: the pointer came from `allocate(size)` and left the free list just now.
-            unsafe { dealloc(ptr.as_ptr(), layout) };
-        }
-    }
+    state.free.clear();
     state.cached = 0;
 }
 
@@ -154,8 +124,7 @@ fn largest(state: &State) -> Vec<(&'static str, usize)> {
 
 fn out_of_memory(state: &State, wanted: usize, owner: &'static str) -> Error {
     let mib = |n: usize| n as f64 / (1 << 20) as f64;
-    let owners: Vec<String> =
-        largest(state).iter().take(5).map(|(o, n)| format!("{o} {:.1} MiB", mib(*n))).collect();
+    let owners: Vec<String> = largest(state).iter().take(5).map(|(o, n)| format!("{o} {:.1} MiB", mib(*n))).collect();
     Error::new(ErrorKind::OutOfMemory, owner, format!("{:.1} MiB more than can be had", mib(wanted)))
         .expected(format!("room beside {:.1} MiB live: {}", mib(state.live), owners.join(", ")))
         .hint("a smaller batch, or recomputation of blocks")
@@ -163,41 +132,42 @@ fn out_of_memory(state: &State, wanted: usize, owner: &'static str) -> Error {
 
 /// A piece of the pool, given back on drop.
 pub struct Block {
-    ptr: NonNull<u8>,
-    size: usize,
+    /// Taken out only by `drop`.
+    pages: Option<Pages>,
     owner: &'static str,
     pool: Arc<MemoryPool>,
 }
 
-// SAFETY: a block owns its bytes; shared access is read-only through `&self`.
-unsafe impl Send for Block {}
-// SAFETY: as above.
-unsafe impl Sync for Block {}
-
 impl Block {
+    fn pages(&self) -> &Pages {
+        self.pages.as_ref().expect("present until dropped")
+    }
+
     /// The bytes, aligned to 64.
     pub fn as_ptr(&self) -> *const u8 {
-        self.ptr.as_ptr()
+        self.pages().as_ptr()
     }
 
     /// The bytes, for the only owner.
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.ptr.as_ptr()
+        self.pages().as_ptr()
     }
 
     /// How many bytes there are: at least what was asked for.
     pub fn size(&self) -> usize {
-        self.size
+        self.pages().len()
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
+        let pages = self.pages.take().expect("dropped once");
+        let size = pages.len();
         let mut state = self.pool.state();
-        state.live -= self.size;
-        *state.owners.get_mut(self.owner).expect("counted when taken") -= self.size;
-        state.cached += self.size;
-        state.free.entry(self.size).or_default().push(self.ptr);
+        state.live -= size;
+        *state.owners.get_mut(self.owner).expect("counted when taken") -= size;
+        state.cached += size;
+        state.free.entry(size).or_default().push(pages);
     }
 }
 

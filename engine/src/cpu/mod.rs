@@ -2,6 +2,7 @@
 
 pub(crate) mod contract;
 mod memory;
+mod pages;
 pub(crate) mod samples;
 mod workers;
 

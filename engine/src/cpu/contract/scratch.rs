@@ -4,40 +4,45 @@
 //! that size or less takes it again.
 #![allow(unsafe_code)]
 
+use super::super::pages::Pages;
 use super::lanes::Real;
 use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 
-/// One cache line; gives every buffer an alignment that whole-vector loads can rely on.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
 /// A pool of buffers, shared by the threads of one device.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    free: Mutex<Vec<Vec<Line>>>,
+    free: Mutex<Vec<Pages>>,
 }
 
 impl Scratch {
     /// Leases `len` elements aligned to 64 bytes, with unspecified (but initialised) contents.
     pub(crate) fn lease<T: Real>(&self, len: usize) -> Lease<'_, T> {
-        let lines = (len * size_of::<T>()).div_ceil(size_of::<Line>());
+        let bytes = len * size_of::<T>();
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let best = (0..free.len()).filter(|&i| free[i].len() >= lines).min_by_key(|&i| free[i].len());
+        let best = (0..free.len()).filter(|&i| free[i].len() >= bytes).min_by_key(|&i| free[i].len());
         let memory = best.map(|i| free.swap_remove(i));
         drop(free);
-        let memory = memory.unwrap_or_else(|| vec![Line([0; 64]); lines]);
-        Lease { memory, len, pool: self, element: PhantomData }
+        let memory = memory.or_else(|| Pages::new(bytes)).unwrap_or_else(|| {
+            std::alloc::handle_alloc_error(std::alloc::Layout::array::<T>(len).expect("a size the system refused"))
+        });
+        Lease { memory: Some(memory), len, pool: self, element: PhantomData }
     }
 }
 
 /// A buffer on loan from a [`Scratch`]; dereferences to a slice.
 pub(crate) struct Lease<'a, T: Real> {
-    memory: Vec<Line>,
+    /// Taken out only by `drop`.
+    memory: Option<Pages>,
     len: usize,
     pool: &'a Scratch,
     element: PhantomData<T>,
+}
+
+impl<T: Real> Lease<'_, T> {
+    fn start(&self) -> *mut T {
+        self.memory.as_ref().expect("present until dropped").as_ptr().cast()
+    }
 }
 
 impl<T: Real> std::ops::Deref for Lease<'_, T> {
@@ -45,20 +50,20 @@ impl<T: Real> std::ops::Deref for Lease<'_, T> {
     fn deref(&self) -> &[T] {
         // SAFETY: `lease` made at least `len` elements of initialised memory, aligned to 64 bytes, and every bit
         // pattern is a value of an `Real` (f32 or f64).
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.start(), self.len) }
     }
 }
 
 impl<T: Real> std::ops::DerefMut for Lease<'_, T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as for `deref`; the lease owns the memory.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.len) }
     }
 }
 
 impl<T: Real> Drop for Lease<'_, T> {
     fn drop(&mut self) {
-        let memory = std::mem::take(&mut self.memory);
-        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+        let memory = self.memory.take();
+        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).extend(memory);
     }
 }
