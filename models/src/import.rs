@@ -3,11 +3,11 @@
 //! Both families use the names that [`ResNet`](crate::backbones::ResNet) uses; what differs is the layout of weights,
 //! and prefixes that training frameworks put before the names.
 
-use crate::tensor_file::{self, Tensors};
+use crate::weights::Tensors;
 use crate::weights::{Faults, relative};
 use crate::{Module, params};
 use selfsame_autograd::Param;
-use selfsame_engine::{Array, Error, ErrorKind, Result, ops};
+use selfsame_engine::{Array, Error, ErrorKind, Result, ops, TensorFile};
 use std::path::Path;
 
 /// How a PyTorch array becomes ours.
@@ -56,8 +56,8 @@ pub struct Imported {
 pub fn resnet(module: &dyn Module, root: &str, path: impl AsRef<Path>) -> Result<Imported> {
     let all = params(module);
     let first = all.first().ok_or_else(|| Error::new(ErrorKind::Config, "import", "a module without parameters"))?;
-    let (state, _) = tensor_file::read(path, first.array().device())?;
-    resnet_state(module, root, &state)
+    let file = TensorFile::read(path, first.array().device())?;
+    resnet_state(module, root, &file.tensors)
 }
 
 /// As [`resnet`], from arrays already read. f16 and bf16 weights are widened. Nothing is written unless every

@@ -5,8 +5,8 @@
 //! - [`layers`]: linear, convolution, norms, pooling, activations, dropout.
 //! - [`backbones`]: the ResNets and the list [`backbones::BACKBONES`].
 //! - [`heads`]: projectors and predictors.
-//! - [`tensor_file`]: named arrays as safetensors; [`weights`]: a module's, by path name; [`import`]: checkpoints of
-//!   torchvision and timm.
+//! - [`weights`]: a module's parameters and buffers in files, by path name; [`import`]: checkpoints of torchvision and
+//!   timm.
 
 pub mod backbones;
 mod ctx;
@@ -15,7 +15,6 @@ pub mod import;
 mod init;
 pub mod layers;
 mod module;
-pub mod tensor_file;
 pub mod weights;
 
 pub use ctx::{Ctx, Mode};

@@ -1,10 +1,16 @@
 //! Weights of a module in and out of safetensors files, by path name.
 
-use crate::tensor_file::{self, Tensors};
 use crate::{Module, params};
 use selfsame_autograd::Param;
-use selfsame_engine::{Array, Error, ErrorKind, Result, nearest};
+use selfsame_engine::{Array, Error, ErrorKind, Result, TensorFile, nearest};
+use std::collections::BTreeMap;
 use std::path::Path;
+
+/// The key of a weights file's metadata that holds the text given to [`save`].
+pub const ABOUT: &str = "selfsame";
+
+/// Arrays by name.
+pub type Tensors = BTreeMap<String, Array>;
 
 /// At most this many names are listed in an error.
 const LISTED: usize = 8;
@@ -52,7 +58,8 @@ pub fn restore(module: &dyn Module, root: &str, state: &Tensors) -> Result<()> {
 /// # Errors
 /// `Io`, or as for [`state()`].
 pub fn save(module: &dyn Module, root: &str, path: impl AsRef<Path>, about: Option<&str>) -> Result<()> {
-    tensor_file::write(path, &state(module, root)?, about)
+    let metadata = about.map(|text| (ABOUT.to_string(), text.to_string())).into_iter().collect();
+    TensorFile { tensors: state(module, root)?, metadata }.write(path)
 }
 
 /// Loads what [`save`] saved, and returns the text it was saved with.
@@ -61,9 +68,9 @@ pub fn save(module: &dyn Module, root: &str, path: impl AsRef<Path>, about: Opti
 /// `Io` or `Corrupt` for the file, or as for [`restore`].
 pub fn load(module: &dyn Module, root: &str, path: impl AsRef<Path>) -> Result<Option<String>> {
     let Some(first) = params(module).into_iter().next() else { return Ok(None) };
-    let (state, about) = tensor_file::read(path, first.array().device())?;
-    restore(module, root, &state)?;
-    Ok(about)
+    let mut file = TensorFile::read(path, first.array().device())?;
+    restore(module, root, &file.tensors)?;
+    Ok(file.metadata.remove(ABOUT))
 }
 
 pub(crate) fn relative<'a>(p: &'a Param, root: &str) -> Result<&'a str> {

@@ -1,9 +1,11 @@
 //! State dicts as torchvision and timm write them: names, layouts, prefixes.
 
-use selfsame_engine::{Array, DType, Device, ops};
+use std::collections::BTreeMap;
+
+use selfsame_engine::{Array, DType, Device, ops, TensorFile};
 use selfsame_models::backbones::{BackboneOpts, backbone};
 use selfsame_models::import::{resnet, resnet_state};
-use selfsame_models::tensor_file::{self, Tensors};
+use selfsame_models::weights::Tensors;
 use selfsame_models::{Init, Module, params};
 
 fn network(device: &Device, seed: u64, classes: Option<usize>) -> Box<dyn selfsame_models::backbones::Backbone> {
@@ -69,7 +71,7 @@ fn a_file_in_half_precision_loads_and_names_what_it_had_too_much() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("resnet18.safetensors");
-    tensor_file::write(&path, &state, None).unwrap();
+    TensorFile { tensors: state.clone(), metadata: BTreeMap::new() }.write(&path).unwrap();
     let target = network(&device, 2, None);
     let imported = resnet(&*target, "backbone", &path).unwrap();
     assert_eq!(imported.unused, ["fc.bias", "fc.weight"]);

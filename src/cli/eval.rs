@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use selfsame_engine::{Device, Error, ErrorKind, Result};
+use selfsame_engine::{Device, Error, ErrorKind, Result, TensorFile};
 use selfsame_methods::eval::Accuracy;
 use selfsame_methods::eval::knn::{Knn, knn};
 use selfsame_methods::eval::linear::{LinearProbe, linear_probe};
@@ -10,7 +10,7 @@ use selfsame_methods::measure::Setting;
 use selfsame_methods::run::RunDir;
 use selfsame_methods::session::Labelled;
 use selfsame_methods::{Config, Method, method, settings};
-use selfsame_models::{Init, tensor_file, weights};
+use selfsame_models::{Init, weights};
 use serde_json::json;
 
 use super::compute::Compute;
@@ -130,12 +130,12 @@ fn encoder_of(dir: &std::path::Path) -> Result<PathBuf> {
 
 /// Builds the method that the file's metadata describes, with the file's weights in its encoder.
 fn load(path: &std::path::Path, registry: &Registry, device: &Device) -> Result<(Box<dyn Method>, Config)> {
-    let (state, about) = tensor_file::read(path, device)?;
+    let TensorFile { tensors: state, metadata } = TensorFile::read(path, device)?;
     let foreign = || {
         Error::new(ErrorKind::Config, path.display().to_string(), "no configuration in the file's metadata")
             .expected("an encoder.safetensors that `selfsame pretrain` wrote")
     };
-    let table: toml::Table = about.and_then(|text| text.parse().ok()).ok_or_else(foreign)?;
+    let table: toml::Table = metadata.get(weights::ABOUT).and_then(|text| text.parse().ok()).ok_or_else(foreign)?;
     let name = table.get("method").and_then(toml::Value::as_str).ok_or_else(foreign)?;
     let spec = method::find(name, registry.methods)?;
     let mut config = settings::defaults(spec)?;

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use selfsame_engine::DType;
-use selfsame_engine::{Error, ErrorKind, Result, ops};
+use selfsame_engine::{Error, ErrorKind, Result, ops, TensorFile};
 use selfsame_losses::{evaluate, find};
-use selfsame_models::tensor_file;
 use serde_json::json;
 
 use super::compute::Compute;
@@ -46,9 +45,9 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
         })
         .collect::<Result<_>>()?;
     let device = args.compute.open()?;
-    let (inputs, _) = tensor_file::read(&args.input, &device)?;
+    let inputs = TensorFile::read(&args.input, &device)?.tensors;
     let outputs = evaluate(spec, inputs, &options)?;
-    tensor_file::write(&args.output, &outputs, None)?;
+    TensorFile { tensors: outputs.clone(), ..TensorFile::default() }.write(&args.output)?;
     let loss = match outputs.get("loss") {
         Some(loss) => ops::cast(loss, DType::F64)?.item::<f64>()?,
         None => return Err(Error::new(ErrorKind::Config, spec.name, "no output 'loss'")),

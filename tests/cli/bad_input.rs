@@ -77,16 +77,16 @@ fn write_pictures(folder: &Path, count: u8) {
 
 #[test]
 fn tensors_that_do_not_fit_are_described() {
-    use selfsame::engine::{Array, Device};
-    use selfsame::models::tensor_file;
+    use selfsame::engine::{Array, Device, TensorFile};
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("z.safetensors"), folder.path().join("g.safetensors"));
     let z = Array::from_slice(&[1f32; 15], &[5, 3], &Device::cpu_with(1).unwrap()).unwrap();
-    tensor_file::write(&input, &[("z".to_string(), z.clone())].into(), None).unwrap();
+    let named = |name: &str| TensorFile { tensors: [(name.to_string(), z.clone())].into(), ..TensorFile::default() };
+    named("z").write(&input).unwrap();
     let loss = ["loss", "ntxent", "--input", text(&input), "--output", text(&output)];
     let sentence = fail(1, &loss);
     assert!(sentence.contains("[5, 3]") && sentence.contains("[2N, D]"), "{sentence}");
-    tensor_file::write(&input, &[("y".to_string(), z)].into(), None).unwrap();
+    named("y").write(&input).unwrap();
     assert!(fail(2, &loss).contains("'y'"));
     fs::write(&input, "no tensors").unwrap();
     assert!(fail(1, &loss).contains("z.safetensors"));

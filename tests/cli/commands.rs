@@ -42,18 +42,17 @@ fn show_tells_where_values_come_from() {
 
 #[test]
 fn loss_of_equal_embeddings_is_the_log_of_the_others() {
-    use selfsame::engine::{Array, Device};
-    use selfsame::models::tensor_file;
+    use selfsame::engine::{Array, Device, TensorFile};
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("z.safetensors"), folder.path().join("g.safetensors"));
     let device = Device::cpu_with(1).unwrap();
     let z = Array::from_slice(&[0.6f64, -0.8, 0.1].repeat(16), &[16, 3], &device).unwrap();
-    tensor_file::write(&input, &[("z".to_string(), z)].into(), None).unwrap();
+    TensorFile { tensors: [("z".to_string(), z)].into(), ..TensorFile::default() }.write(&input).unwrap();
     let found =
         json(&["loss", "ntxent", "--input", text(&input), "--output", text(&output), "--set", "temperature=0.5"]);
     let expected = 15f64.ln();
     assert!((found["loss"].as_f64().unwrap() - expected).abs() < 1e-12, "{found}");
-    let (outputs, _) = tensor_file::read(&output, &device).unwrap();
+    let outputs = TensorFile::read(&output, &device).unwrap().tensors;
     assert!((outputs["loss"].item::<f64>().unwrap() - expected).abs() < 1e-12);
     let gradient = outputs["grad_z"].to_vec::<f64>().unwrap();
     assert!(gradient.len() == 48 && gradient.iter().all(|value| value.abs() < 1e-12));

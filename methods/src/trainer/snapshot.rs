@@ -2,10 +2,12 @@
 //! and every random draw are functions of the step, so a trainer restored from here continues to the same bits.
 
 use selfsame_autograd::Param;
-use selfsame_engine::{Error, ErrorKind, Result};
-use selfsame_models::tensor_file::{self, Tensors};
+use selfsame_engine::{Error, ErrorKind, Result, TensorFile};
 
 use super::Trainer;
+
+/// The key of a snapshot's metadata that holds the number of steps taken.
+const STEP: &str = "step";
 
 impl Trainer {
     /// The state as the bytes of a safetensors file.
@@ -13,9 +15,9 @@ impl Trainer {
     /// # Errors
     /// `OutOfMemory`.
     pub fn snapshot(&self) -> Result<Vec<u8>> {
-        let tensors: Tensors = self.state().map(|(name, param)| (name, param.array())).collect();
-        let about = serde_json::json!({ "step": self.step });
-        tensor_file::encode(&tensors, Some(&about.to_string()))
+        let tensors = self.state().map(|(name, param)| (name, param.array())).collect();
+        let metadata = [(STEP.to_string(), self.step.to_string())].into();
+        TensorFile { tensors, metadata }.to_bytes()
     }
 
     /// Takes over the state of a [`snapshot`](Self::snapshot). `name` is for errors. Nothing changes unless all fits.
@@ -28,9 +30,8 @@ impl Trainer {
                 .expected("a checkpoint of this configuration")
                 .hint("was config.toml changed, or the checkpoint taken from another run?")
         };
-        let (mut tensors, about) = tensor_file::decode(bytes, name, &self.device)?;
-        let about = about.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
-        let step = about.and_then(|about| about.get("step")?.as_u64()).ok_or_else(|| corrupt("no step".into()))?;
+        let TensorFile { mut tensors, metadata } = TensorFile::from_bytes(bytes, name, &self.device)?;
+        let step = metadata.get(STEP).and_then(|step| step.parse().ok()).ok_or_else(|| corrupt("no step".into()))?;
         let mut writes = Vec::new();
         for (name, param) in self.state() {
             let own = param.array();
