@@ -4,13 +4,20 @@ use crate::Tensor;
 use crate::graph::{Edge, Node, Origin, Work, next_seq};
 use crate::op::{Gradient, Op, Saved};
 use selfsame_engine::{Array, Error, ErrorKind, Result, ops};
+use std::panic::Location;
 
 /// Applies `op` to `x`. The outputs are tracked when an input is.
 ///
 /// # Errors
-/// `NoVjp` when an input is tracked and the operation has no backward; what the forward returns.
+/// `NoVjp` when an input is tracked and the operation has no backward; what the forward returns. They name the
+/// caller's line, and so do errors of the backward.
 #[track_caller]
 pub fn apply(op: impl Op, x: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let at = Location::caller();
+    record(op, x, at).map_err(|e| e.located(at))
+}
+
+fn record(op: impl Op, x: &[&Tensor], at: &'static Location<'static>) -> Result<Vec<Tensor>> {
     let spec = op.spec();
     let tracked = x.iter().any(|x| x.is_tracked());
     if tracked && let Gradient::None(why) = spec.gradient {
@@ -28,7 +35,7 @@ pub fn apply(op: impl Op, x: &[&Tensor]) -> Result<Vec<Tensor>> {
         return Ok(outputs.into_iter().map(Tensor::constant).collect());
     }
     let untracked: Vec<bool> = (0..outputs.len()).map(|i| saved.is_untracked(i)).collect();
-    let node = Node::new(next_seq(), spec.name, outputs.len(), edges(x), Work::Op(Box::new(op), saved));
+    let node = Node::new(next_seq(), spec.name, outputs.len(), edges(x), Work::Op { op: Box::new(op), saved, at });
     Ok(outputs
         .into_iter()
         .zip(untracked)

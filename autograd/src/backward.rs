@@ -3,7 +3,7 @@
 use crate::apply::expect_finite;
 use crate::graph::{Edge, Node, Origin, Work};
 use crate::param::Snapshot;
-use crate::{Cotangent, Param};
+use crate::{Cotangent, Op, Param, Saved};
 use selfsame_engine::{Array, Error, ErrorKind, Result, ops};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,33 +54,22 @@ impl Pass {
     }
 
     /// Walks the graph until nothing is pending.
+    #[track_caller]
     pub(crate) fn run(&mut self) -> Result<()> {
         while let Some((_, (node, dy))) = self.pending.pop_last() {
-            let work = node.take_work().ok_or_else(|| {
-                Error::new(ErrorKind::Stale, "backward", format!("{} a second time", node.name))
+            let Some(work) = node.take_work() else {
+                return Err(Error::new(ErrorKind::Stale, "backward", format!("{} a second time", node.name))
                     .expected("one backward per forward: saved arrays are released as they are used")
-                    .hint("add losses that share a graph before calling backward")
-            })?;
+                    .hint("add losses that share a graph before calling backward"));
+            };
             for edge in node.edges.iter().flatten() {
                 if let Origin::Param(snapshot) = &edge.origin {
                     snapshot.check()?;
                 }
             }
             match work {
-                Work::Op(op, saved) => {
-                    let want: Vec<bool> = node.edges.iter().map(Option::is_some).collect();
-                    let dx = op.vjp(&saved, &dy, &want)?;
-                    if let Some(dy) = dy.iter().flatten().find(|dy| dy.device().checks_finite()) {
-                        let mut made = dx.iter().flatten().flat_map(Cotangent::arrays);
-                        made.try_for_each(|d| expect_finite(node.name, "backward", &[dy], d))?;
-                    }
-                    drop((saved, dy));
-                    for (input, (edge, d)) in node.edges.iter().zip(dx).enumerate() {
-                        if let (Some(edge), Some(d)) = (edge, d) {
-                            check_shape(&node, edge, &d)?;
-                            self.send(&edge.origin, d, || vec![node.seq, input as u64])?;
-                        }
-                    }
+                Work::Op { op, saved, at } => {
+                    self.step(&node, op.as_ref(), saved, dy).map_err(|e| e.located(at))?;
                 }
                 Work::Segment(segment) => {
                     let inner = segment.replay(&dy)?;
@@ -94,6 +83,24 @@ impl Pass {
                         inner
                     }));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the backward of one operation and delivers what it returns.
+    fn step(&mut self, node: &Node, op: &dyn Op, saved: Saved, dy: Vec<Option<Array>>) -> Result<()> {
+        let want: Vec<bool> = node.edges.iter().map(Option::is_some).collect();
+        let dx = op.vjp(&saved, &dy, &want)?;
+        if let Some(dy) = dy.iter().flatten().find(|dy| dy.device().checks_finite()) {
+            let mut made = dx.iter().flatten().flat_map(Cotangent::arrays);
+            made.try_for_each(|d| expect_finite(node.name, "backward", &[dy], d))?;
+        }
+        drop((saved, dy));
+        for (input, (edge, d)) in node.edges.iter().zip(dx).enumerate() {
+            if let (Some(edge), Some(d)) = (edge, d) {
+                check_shape(node, edge, &d)?;
+                self.send(&edge.origin, d, || vec![node.seq, input as u64])?;
             }
         }
         Ok(())
@@ -116,8 +123,8 @@ fn check_shape(node: &Node, edge: &Edge, d: &Cotangent) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Case, Gen, Gradient, Op, OpSpec, Role, Saved, Tensor, apply1};
-    use selfsame_engine::Device;
+    use crate::{Case, Gen, Gradient, OpSpec, Role, Tensor, apply1};
+    use selfsame_engine::{DType, Device, Rows};
 
     fn leaf(values: &[f64]) -> Tensor {
         let device = Device::cpu_with(1).unwrap();
@@ -226,8 +233,26 @@ mod tests {
     #[test]
     fn a_backward_of_another_shape_is_refused() {
         let x = leaf(&[2.0, 3.0]);
-        let error = apply1(Wrong, &[&x]).unwrap().sum_all().unwrap().backward().unwrap_err();
+        let (line, y) = (line!(), apply1(Wrong, &[&x]).unwrap());
+        let error = y.sum_all().unwrap().backward().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Shape);
         assert!(error.to_string().contains("backward of wrong"));
+        assert!(error.to_string().ends_with(&format!("{}:{line}", file!())), "{error}");
+    }
+
+    #[test]
+    fn an_error_of_the_engine_names_the_line_that_asked() {
+        let device = Device::cpu_with(1).unwrap();
+        let zeros = |shape: &[usize]| Tensor::leaf(Array::zeros(shape, DType::F32, &device).unwrap());
+        let expect_line = |error: Error, line: u32| {
+            assert_eq!(error.kind(), ErrorKind::Shape);
+            assert!(error.to_string().ends_with(&format!("{}:{line}", file!())), "{error}");
+        };
+        let (line, product) = (line!(), zeros(&[2, 3]).matmul(&zeros(&[4, 5])));
+        expect_line(product.unwrap_err(), line);
+        let (image, weight) = (zeros(&[1, 4, 4, 3]), zeros(&[3, 3, 2, 5]));
+        let rows = Rows::of(image.shape(), 0).unwrap();
+        let (line, maps) = (line!(), image.conv2d(&weight, ops::Conv2d::default(), rows));
+        expect_line(maps.unwrap_err(), line);
     }
 }

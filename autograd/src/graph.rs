@@ -7,6 +7,7 @@
 use crate::op::{Op, Saved};
 use crate::param::Snapshot;
 use crate::recompute::Segment;
+use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,7 +48,12 @@ pub(crate) struct Edge {
 
 /// What runs when a node's output gradients are complete. Taken by the backward, so that it can run once.
 pub(crate) enum Work {
-    Op(Box<dyn Op>, Saved),
+    Op {
+        op: Box<dyn Op>,
+        saved: Saved,
+        /// Where it was applied, for errors.
+        at: &'static Location<'static>,
+    },
     Segment(Segment),
 }
 

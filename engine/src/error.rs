@@ -71,6 +71,13 @@ impl Error {
         self
     }
 
+    /// Replaces where it was asked for: a layer above names the caller's line instead of its own.
+    #[must_use]
+    pub fn located(mut self, at: &'static Location<'static>) -> Error {
+        self.0.at = at;
+        self
+    }
+
     /// An input or output failure on `path`.
     #[track_caller]
     pub fn io(path: impl AsRef<std::path::Path>, error: &std::io::Error) -> Error {

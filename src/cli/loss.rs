@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use selfsame_engine::DType;
-use selfsame_engine::{Error, ErrorKind, Result, ops, TensorFile};
+use selfsame_engine::{Error, ErrorKind, Result, TensorFile, ops};
 use selfsame_losses::{evaluate, find};
 use serde_json::json;
 
