@@ -14,14 +14,15 @@ use selfsame::methods::{Views, parts, settings, weights_hash};
 use selfsame::prelude::*;
 
 fn main() -> Result<()> {
-    // 1. A configuration: the method's defaults, and what this program changes of them.
+    // 1. A configuration: the method's defaults, a recipe, and what this program changes of them.
     let mut config = settings::defaults(&simclr::SPEC)?;
-    for setting in ["backbone=resnet-small", "stem=small", "width=0.5", "batch=64", "epochs=4", "warmup_epochs=1"] {
+    config.apply_recipe("demo", include_str!("../configs/demo.toml"))?;
+    for setting in ["width=0.5", "batch=64", "epochs=4", "warmup_epochs=0.5"] {
         config.apply_setting(setting)?;
     }
 
     // 2. Data without labels, two augmented views of each image.
-    let spec = "scenes:train=512,test=256";
+    let spec = "scenes:train=2048,test=256";
     let images = open(spec, Split::Train)?;
     let augmentation: Arc<dyn Augment> = parts::augmentation(&config)?;
 

@@ -346,10 +346,14 @@ impl Array {
 impl fmt::Debug for Array {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Array {}{:?}", self.dtype, self.shape())?;
-        let shown = crate::with_dtype!(self.dtype, T, self.to_vec::<T>().map(|v| {
-            let head: Vec<String> = v.iter().take(8).map(|x| format!("{x:?}")).collect();
-            format!(" [{}{}]", head.join(", "), if v.len() > 8 { ", …" } else { "" })
-        }));
+        let shown = crate::with_dtype!(
+            self.dtype,
+            T,
+            self.to_vec::<T>().map(|v| {
+                let head: Vec<String> = v.iter().take(8).map(|x| format!("{x:?}")).collect();
+                format!(" [{}{}]", head.join(", "), if v.len() > 8 { ", …" } else { "" })
+            })
+        );
         f.write_str(&shown.unwrap_or_default())
     }
 }
@@ -359,14 +363,38 @@ impl fmt::Debug for Array {
 macro_rules! with_dtype {
     ($dtype:expr, $T:ident, $body:expr) => {
         match $dtype {
-            $crate::DType::F32 => { type $T = f32; $body }
-            $crate::DType::F64 => { type $T = f64; $body }
-            $crate::DType::BF16 => { type $T = $crate::bf16; $body }
-            $crate::DType::F16 => { type $T = $crate::f16; $body }
-            $crate::DType::I32 => { type $T = i32; $body }
-            $crate::DType::I64 => { type $T = i64; $body }
-            $crate::DType::U8 => { type $T = u8; $body }
-            $crate::DType::Bool => { type $T = bool; $body }
+            $crate::DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::DType::F64 => {
+                type $T = f64;
+                $body
+            }
+            $crate::DType::BF16 => {
+                type $T = $crate::bf16;
+                $body
+            }
+            $crate::DType::F16 => {
+                type $T = $crate::f16;
+                $body
+            }
+            $crate::DType::I32 => {
+                type $T = i32;
+                $body
+            }
+            $crate::DType::I64 => {
+                type $T = i64;
+                $body
+            }
+            $crate::DType::U8 => {
+                type $T = u8;
+                $body
+            }
+            $crate::DType::Bool => {
+                type $T = bool;
+                $body
+            }
         }
     };
 }

@@ -102,9 +102,10 @@ impl Layout {
 
     /// Every `step`-th element of `start..end` along `axis`.
     pub fn slice(&self, axis: usize, start: usize, end: usize, step: usize) -> Result<Layout> {
-        let len = *self.shape.get(axis).ok_or_else(|| {
-            Error::new(ErrorKind::Shape, "slice", format!("axis {axis} of shape {:?}", self.shape))
-        })?;
+        let len = *self
+            .shape
+            .get(axis)
+            .ok_or_else(|| Error::new(ErrorKind::Shape, "slice", format!("axis {axis} of shape {:?}", self.shape)))?;
         if start > end || end > len || step == 0 {
             return Err(Error::new(
                 ErrorKind::Shape,
@@ -173,9 +174,7 @@ impl Layout {
 /// Names both shapes when a pair of trailing axes differs and neither is 1.
 pub fn broadcast_shape(op: &str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
     let rank = a.len().max(b.len());
-    let axis = |shape: &[usize], i: usize| {
-        (i + shape.len()).checked_sub(rank).map_or(1, |j| shape[j])
-    };
+    let axis = |shape: &[usize], i: usize| (i + shape.len()).checked_sub(rank).map_or(1, |j| shape[j]);
     (0..rank)
         .map(|i| match (axis(a, i), axis(b, i)) {
             (x, y) if x == y => Ok(x),

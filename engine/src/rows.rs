@@ -29,8 +29,9 @@ impl Rows {
     /// `Shape` for a rank below 2; `Numerics` when `first_image` does not fall on a leaf.
     pub fn of(shape: &[usize], first_image: usize) -> Result<Rows> {
         let [images, middle @ .., _channels] = shape else {
-            return Err(Error::new(ErrorKind::Shape, "rows", format!("shape {shape:?}"))
-                .expected("[images, …, channels]"));
+            return Err(
+                Error::new(ErrorKind::Shape, "rows", format!("shape {shape:?}")).expected("[images, …, channels]")
+            );
         };
         if !first_image.is_multiple_of(LEAF) {
             return Err(Error::new(ErrorKind::Numerics, "rows", format!("a batch cut at image {first_image}"))
@@ -138,9 +139,9 @@ impl<T> Tree<T> {
             expected += 1 << level;
         }
         let mut right_to_left = self.blocks.into_values().rev().map(|(_, value)| value);
-        let last = right_to_left
-            .next()
-            .ok_or_else(|| Error::new(ErrorKind::Numerics, "sample tree", "no leaves").expected("at least one image"))?;
+        let last = right_to_left.next().ok_or_else(|| {
+            Error::new(ErrorKind::Numerics, "sample tree", "no leaves").expected("at least one image")
+        })?;
         right_to_left.try_fold(last, |right, left| combine(left, right))
     }
 }

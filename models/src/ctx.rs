@@ -101,7 +101,7 @@ impl Ctx {
     }
 
     /// Batch norm normalises the images of this forward among themselves, whatever the ranks: the configuration
-    /// `local`, whose results depend on how the batch is cut.
+    /// `local`, whose results depend on how the batch is cut. Layers with statistics groups of their own keep to those.
     #[must_use]
     pub fn local_stats(mut self, local: bool) -> Ctx {
         self.local_stats = local;

@@ -7,7 +7,7 @@ use crate::weights::Tensors;
 use crate::weights::{Faults, relative};
 use crate::{Module, params};
 use selfsame_autograd::Param;
-use selfsame_engine::{Array, Error, ErrorKind, Result, ops, TensorFile};
+use selfsame_engine::{Array, Error, ErrorKind, Result, TensorFile, ops};
 use std::path::Path;
 
 /// How a PyTorch array becomes ours.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use selfsame_engine::{Array, DType, Device, ops, TensorFile};
+use selfsame_engine::{Array, DType, Device, TensorFile, ops};
 use selfsame_models::backbones::{BackboneOpts, backbone};
 use selfsame_models::import::{resnet, resnet_state};
 use selfsame_models::weights::Tensors;

@@ -166,26 +166,49 @@ fn recomputation_changes_no_bit_and_collects_statistics_once() {
     assert_eq!(updates.len(), params(&net).iter().filter(|p| p.role() == Role::Buffer).count());
 }
 
+/// [`tiny`] on `device` with batch norm over groups of that many images.
+fn grouped(device: &Device, bn_group: Option<usize>) -> ResNet {
+    let o = BackboneOpts { bn_group, ..BackboneOpts::default() };
+    let config = ResNetConfig { widths: vec![4, 8], depths: vec![1, 1], ..ResNetConfig::small() };
+    ResNet::new(&Init::new(device, 1), &config.with(&o).unwrap()).unwrap()
+}
+
 #[test]
 fn two_ranks_have_the_bits_of_one() {
-    let single = tiny(&Init::new(&device(), 1), false);
-    let cx = Ctx::train();
-    let expected = bits(&single, &step(&single, images(32, 8), &cx));
-    let statistics = updated(&cx);
-    std::thread::scope(|scope| {
-        for comm in Comm::emulated(2).unwrap() {
-            let (expected, statistics) = (&expected, &statistics);
-            scope.spawn(move || {
-                let (device, comm) = (device(), Arc::new(comm));
-                let net = tiny(&Init::new(&device, 1), false);
-                let first = comm.rank() * 16;
-                let cx = Ctx::train().first_image(first).comm(comm.clone());
-                let grads = step(&net, images(32, 8).slice(0, first, first + 16).unwrap(), &cx);
-                assert_eq!(bits(&net, &grads.all_sum(&comm).unwrap()), *expected);
-                assert_eq!(updated(&cx), *statistics);
-            });
-        }
-    });
+    for bn_group in [None, Some(16)] {
+        let single = grouped(&device(), bn_group);
+        let cx = Ctx::train();
+        let expected = bits(&single, &step(&single, images(32, 8), &cx));
+        let statistics = updated(&cx);
+        std::thread::scope(|scope| {
+            for comm in Comm::emulated(2).unwrap() {
+                let (expected, statistics) = (&expected, &statistics);
+                scope.spawn(move || {
+                    let (device, comm) = (device(), Arc::new(comm));
+                    let net = grouped(&device, bn_group);
+                    let first = comm.rank() * 16;
+                    let cx = Ctx::train().first_image(first).comm(comm.clone());
+                    let grads = step(&net, images(32, 8).slice(0, first, first + 16).unwrap(), &cx);
+                    assert_eq!(bits(&net, &grads.all_sum(&comm).unwrap()), *expected);
+                    assert_eq!(updated(&cx), *statistics);
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn micro_batches_of_whole_statistics_groups_have_the_bits_of_the_batch() {
+    let net = grouped(&device(), Some(16));
+    let whole = bits(&net, &step(&net, images(48, 8), &Ctx::train()));
+    let mut grads = Grads::default();
+    for (from, to) in [(0, 32), (32, 48)] {
+        let part = images(48, 8).slice(0, from, to).unwrap();
+        grads.merge(step(&net, part, &Ctx::train().first_image(from))).unwrap();
+    }
+    assert!(bits(&net, &grads) == whole);
+    let ungrouped = grouped(&device(), None);
+    assert!(bits(&ungrouped, &step(&ungrouped, images(48, 8), &Ctx::train())) != whole);
 }
 
 #[test]

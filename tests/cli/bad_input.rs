@@ -120,28 +120,45 @@ fn a_run_is_not_overwritten() {
     assert!(fail(2, &["pretrain", "simclr", "--out", text(&nothing), "--resume"]).contains("no run"));
 }
 
-/// A file-size limit stands in for a full disk: both make a write fail half-way.
+/// A file-size limit stands in for a full disk: both make a write fail half-way. It is set so that checkpoints fit and
+/// the growing event file does not.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_keeps_the_last_good_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("run");
-    let mut arguments = vec!["pretrain", "simclr", "--out", text(&out)];
-    arguments.extend(SMALL);
-    let command = selfsame(&arguments);
-    let words: Vec<&str> = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(|word| word.to_str().expect("text"))
-        .collect();
-    // The metrics of three epochs pass four blocks of 512 bytes long before the end; a checkpoint fits none.
-    let script = format!("trap '' XFSZ; ulimit -f 4; exec {}", words.join(" "));
+    let (probe, out) = (folder.path().join("probe"), folder.path().join("run"));
+    let arguments = |out| {
+        let mut arguments = vec!["pretrain", "simclr", "--out", out];
+        arguments.extend(SMALL);
+        arguments.extend(["--set", "eval_every=0", "--set", "checkpoint_every=10"]);
+        arguments
+    };
+    let mut short = arguments(text(&probe));
+    short.extend(["--set", "epochs=1"]);
+    assert!(run(&short).status.success());
+    let largest = checkpoints(&probe).iter().map(|path| fs::metadata(path).unwrap().len()).max().unwrap();
+
+    let mut long = arguments(text(&out));
+    long.extend(["--set", "epochs=300"]);
+    let command = selfsame(&long);
+    let words: Vec<&str> =
+        std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_str().unwrap()).collect();
+    // Blocks of 512 bytes.
+    let script = format!("trap '' XFSZ; ulimit -f {}; exec {}", largest / 512 + 16, words.join(" "));
     let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).lines().any(|line| line.starts_with("selfsame: ")), "{}", stderr(&output));
-    // Nothing half-written passes for a checkpoint, and the same command without --out works elsewhere.
-    let left = fs::read_dir(out.join("checkpoints")).map_or(0, |entries| {
-        entries.filter(|entry| entry.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().ends_with(".ckpt"))).count()
-    });
-    assert_eq!(left, 0, "a torn checkpoint passes for a whole one");
-    assert_eq!(run(&["eval", "knn", "--run", text(&out)]).status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.lines().any(|line| line.starts_with("selfsame: ") && line.contains("events.out")), "{said}");
+    assert!(!checkpoints(&out).is_empty());
+
+    // With room again the run goes on from there to its end.
+    let resumed = run(&["pretrain", "simclr", "--out", text(&out), "--resume"]);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert!(out.join("encoder.safetensors").exists());
+}
+
+#[cfg(unix)]
+fn checkpoints(out: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(out.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|ending| ending == "ckpt")).collect()
 }

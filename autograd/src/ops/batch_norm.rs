@@ -1,6 +1,7 @@
 //! y = gamma·x̂ + beta with x̂ = (x - mean)·rstd per channel (Ioffe, Szegedy 2015). With statistics of the batch:
 //! dx = gamma·rstd·(dy - mean(dy) - x̂·mean(dy·x̂)); with constant statistics dx = gamma·rstd·dy. dgamma = Σ dy·x̂ and
 //! dbeta = Σ dy are sums over samples, and so are the statistics: neither depends on how the batch is cut into ranks.
+//! Statistics groups are batches of their own in all but dgamma and dbeta, which are sums over the whole batch.
 //!
 //! The fused forms in `batch_norm_relu` and `batch_norm_add_relu` are this operation with other options.
 
@@ -8,6 +9,7 @@ use super::linear::check_rows;
 use super::prelude::*;
 use selfsame_engine::ops::{ChannelStats, StatsTree};
 use selfsame_engine::{Comm, SampleSum};
+use selfsame_kernels::order::LEAF;
 use std::sync::Arc;
 
 /// Options of [`Tensor::batch_norm`] and its fused forms.
@@ -26,6 +28,14 @@ pub struct BatchNorm {
 pub enum BatchStats {
     /// Mean and variance of the whole batch, over all ranks of the group if there is one (synchronised batch norm).
     Batch(Option<Arc<Comm>>),
+    /// Mean and variance of each block of consecutive images of the global batch. The blocks are part of the
+    /// configuration, so the batch may be cut between them into micro-batches or ranks without changing a bit.
+    Groups {
+        /// Images per block, a multiple of [`LEAF`]. Every block must lie whole in one micro-batch and on one rank.
+        images: usize,
+        /// The ranks that share the batch, whose groups count in [`BatchMoments`].
+        ranks: Option<Arc<Comm>>,
+    },
     /// Mean and variance of the images here alone: one group per micro-batch and rank.
     Local,
     /// Constants, as in evaluation and frozen layers.
@@ -46,6 +56,10 @@ pub struct BatchNormed {
 }
 
 /// Mean and variance of a batch, per channel. Untracked.
+///
+/// With [`BatchStats::Groups`] each is the mean of the groups' own, over the groups here and on the other ranks (added
+/// in a tree with a group to a leaf); how far the groups' means lie apart is in neither variance. Micro-batches that
+/// run one after another each report their own groups.
 pub struct BatchMoments {
     /// `[c]`.
     pub mean: Array,
@@ -84,12 +98,119 @@ impl Normalize {
         [self.affine[0], self.affine[1], self.form.residual].map(|given| if given { rest.next() } else { None })
     }
 
-    /// The rows that are normalised together, counted from the group's first image, and the ranks that hold them.
-    fn group(&self) -> (Rows, Option<&Comm>) {
+    /// The images here by what they are normalised with, in order.
+    fn groups(&self) -> Result<Vec<Group>> {
+        let rows = self.options.rows;
+        let own = match self.options.stats {
+            BatchStats::Groups { images, .. } => {
+                check_groups(self.spec.name, images, rows)?;
+                let group = |first| Group {
+                    first,
+                    own: Rows { first_image: 0, images, ..rows },
+                    batch: Rows { first_image: rows.first_image + first, images, ..rows },
+                };
+                return Ok((0..rows.images).step_by(images).map(group).collect());
+            }
+            BatchStats::Batch(_) | BatchStats::Fixed { .. } => rows,
+            BatchStats::Local => Rows { first_image: 0, ..rows },
+        };
+        Ok(vec![Group { first: 0, own, batch: rows }])
+    }
+
+    /// The ranks that a group extends over.
+    fn synchronised(&self) -> Option<&Comm> {
         match &self.options.stats {
-            BatchStats::Batch(comm) => (self.options.rows, comm.as_deref()),
-            BatchStats::Local | BatchStats::Fixed { .. } => (Rows { first_image: 0, ..self.options.rows }, None),
+            BatchStats::Batch(comm) => comm.as_deref(),
+            _ => None,
         }
+    }
+
+    /// The moments to report of those of the groups here; `None` when there are none.
+    fn reported(&self, mut groups: Vec<Moments>) -> Result<Option<Moments>> {
+        match &self.options.stats {
+            BatchStats::Groups { images, ranks } => {
+                mean_over_groups(self.options.rows.first_image / images, groups, ranks.as_deref()).map(Some)
+            }
+            _ => Ok(groups.pop()),
+        }
+    }
+}
+
+/// Mean, variance and unbiased variance, `[c]` each.
+type Moments = [Array; 3];
+
+/// Images that are normalised together.
+struct Group {
+    /// Which of the images here is its first.
+    first: usize,
+    /// Its rows as its statistics count them.
+    own: Rows,
+    /// Its rows in the global batch.
+    batch: Rows,
+}
+
+impl Group {
+    /// The group's part of an activation `[images, .., c]`.
+    fn of(&self, x: &Array) -> Result<Array> {
+        x.slice(0, self.first, self.first + self.own.images)
+    }
+}
+
+/// Refuses groups that are no whole number of leaves or that are not whole here.
+fn check_groups(op: &str, images: usize, rows: Rows) -> Result<()> {
+    if images == 0 || !images.is_multiple_of(LEAF) {
+        return Err(Error::new(ErrorKind::Config, op, format!("statistics groups of {images} images"))
+            .expected(format!("a positive multiple of {LEAF} images")));
+    }
+    if rows.images == 0 || !rows.first_image.is_multiple_of(images) || !rows.images.is_multiple_of(images) {
+        let here = rows.first_image..rows.first_image + rows.images;
+        return Err(Error::new(ErrorKind::Numerics, op, format!("images {here:?} in statistics groups of {images}"))
+            .expected(format!("whole groups: micro-batches and ranks cut at multiples of {images} images"))
+            .hint("a group that straddles a micro-batch or rank boundary has its statistics on neither side"));
+    }
+    Ok(())
+}
+
+/// The mean of the moments of the groups here, the first of which is number `first` of the batch, and on other ranks.
+/// There is at least one here: [`check_groups`].
+fn mean_over_groups(first: usize, groups: Vec<Moments>, ranks: Option<&Comm>) -> Result<Moments> {
+    let device = groups[0][0].device().clone();
+    let all = match ranks {
+        Some(ranks) => ranks.exchange((first, groups))?,
+        None => vec![(first, groups)],
+    };
+    // Micro-batches that run one after another report their own groups, so the tree starts at the first one present.
+    let start = all.iter().map(|(first, _)| *first).min().unwrap_or(first);
+    let count: usize = all.iter().map(|(_, groups)| groups.len()).sum();
+    let mut sums: [SampleSum; 3] = Default::default();
+    for (first, groups) in all {
+        for (i, moments) in groups.into_iter().enumerate() {
+            for (sum, moment) in sums.iter_mut().zip(moments) {
+                sum.add(first - start + i, 0, moment.to_device(&device))?;
+            }
+        }
+    }
+    let [mean, variance, unbiased] = sums.map(|sum| ops::binary_scalar(Binary::Div, &sum.total()?, count as f64));
+    Ok([mean?, variance?, unbiased?])
+}
+
+/// `sum` with its leaves counted `leaves` further on; `None` when its nodes are no nodes of the tree there.
+fn moved(sum: &SampleSum, leaves: usize) -> Result<Option<SampleSum>> {
+    let mut moved = SampleSum::default();
+    for (first, level, node) in sum.clone().into_blocks() {
+        if !leaves.is_multiple_of(1 << level) {
+            return Ok(None);
+        }
+        moved.add(first + leaves, level, node)?;
+    }
+    Ok(Some(moved))
+}
+
+/// Activations of groups, in order, as one.
+fn joined(mut parts: Vec<Array>) -> Result<Array> {
+    match parts.pop() {
+        Some(only) if parts.is_empty() => Ok(only),
+        last => ops::concat(&parts.iter().chain(&last).collect::<Vec<_>>(), 0),
     }
 }
 
@@ -128,54 +249,67 @@ impl Op for Normalize {
         let [gamma, beta, residual] = self.split(x);
         let x = x[0];
         check_rows(self.spec.name, x.shape(), self.options.rows)?;
-        let (mean, variance, unbiased) = match &self.options.stats {
-            BatchStats::Fixed { mean, variance } => (mean.clone(), variance.clone(), None),
-            BatchStats::Batch(_) | BatchStats::Local => {
-                let (rows, comm) = self.group();
-                let stats = group_stats(x, rows, comm)?;
-                let (variance, unbiased) = (stats.variance()?, stats.unbiased_variance()?);
-                (stats.mean, variance, Some(unbiased))
-            }
-        };
-        let rstd = ops::reciprocal_std(&variance, self.options.eps)?;
-        let y = ops::batch_norm_apply(x, &mean, &rstd, gamma, beta, residual, self.form.relu)?;
+        if let Some(residual) = residual.filter(|residual| residual.shape() != x.shape()) {
+            return Err(Error::new(ErrorKind::Shape, self.spec.name, format!("a residual {:?}", residual.shape()))
+                .expected(format!("the activation's shape {:?}", x.shape())));
+        }
+        let (mut ys, mut moments, mut normalizers) = (Vec::new(), Vec::new(), Vec::new());
+        for group in self.groups()? {
+            let x = group.of(x)?;
+            let residual = residual.map(|residual| group.of(residual)).transpose()?;
+            let (mean, variance) = match &self.options.stats {
+                BatchStats::Fixed { mean, variance } => (mean.clone(), variance.clone()),
+                _ => {
+                    let stats = group_stats(&x, group.own, self.synchronised())?;
+                    let (variance, unbiased) = (stats.variance()?, stats.unbiased_variance()?);
+                    moments.push([stats.mean.clone(), variance.clone(), unbiased]);
+                    (stats.mean, variance)
+                }
+            };
+            let rstd = ops::reciprocal_std(&variance, self.options.eps)?;
+            let relu = self.form.relu;
+            ys.push(ops::batch_norm_apply(&x, &mean, &rstd, gamma, beta, residual.as_ref(), relu)?);
+            normalizers.extend([mean, rstd]);
+        }
+        let y = joined(ys)?;
         save.keep(x);
-        save.keep(&mean);
-        save.keep(&rstd);
         if self.form.relu {
             save.keep(&y);
         }
         if let Some(gamma) = gamma {
             save.keep(gamma);
         }
+        normalizers.iter().for_each(|vector| save.keep(vector));
         (1..4).for_each(|output| save.untracked_output(output));
-        Ok(match unbiased {
-            None => vec![y],
-            Some(unbiased) => vec![y, mean, variance, unbiased],
-        })
+        Ok(std::iter::once(y).chain(self.reported(moments)?.into_iter().flatten()).collect())
     }
 
     fn vjp(&self, saved: &Saved, dy: &[Option<Array>], want: &[bool]) -> Result<Vec<Option<Cotangent>>> {
-        let (x, mean, rstd, dy) = (saved.array(0)?, saved.array(1)?, saved.array(2)?, only(dy)?);
-        let y = if self.form.relu { Some(saved.array(3)?) } else { None };
-        let gamma = if self.affine[0] { Some(saved.array(3 + usize::from(self.form.relu))?) } else { None };
-        let rows = self.options.rows;
+        let (x, dy) = (saved.array(0)?, only(dy)?);
+        let y = if self.form.relu { Some(saved.array(1)?) } else { None };
+        let gamma = if self.affine[0] { Some(saved.array(1 + usize::from(self.form.relu))?) } else { None };
+        let normalizers = 1 + usize::from(self.form.relu) + usize::from(self.affine[0]);
         let constant = matches!(self.options.stats, BatchStats::Fixed { .. });
-        let (dbeta, dgamma) = ops::batch_norm_grad_sums(dy, x, y, mean, rstd, rows)?;
-        let dx = wanted(want, 0, || {
-            if constant {
-                return ops::batch_norm_input_grad(dy, x, y, mean, rstd, gamma, None);
-            }
-            let (group, comm) = self.group();
-            // The parameters' sums, unless the group counts its leaves from its own first image.
-            let local = if group == rows {
-                (dbeta.clone(), dgamma.clone())
-            } else {
-                ops::batch_norm_grad_sums(dy, x, y, mean, rstd, group)?
+        let (mut dbeta, mut dgamma, mut dx) = (SampleSum::default(), SampleSum::default(), Vec::new());
+        for (i, group) in self.groups()?.into_iter().enumerate() {
+            let (mean, rstd) = (saved.array(normalizers + 2 * i)?, saved.array(normalizers + 2 * i + 1)?);
+            let (x, dy, y) = (&group.of(x)?, &group.of(dy)?, y.map(|y| group.of(y)).transpose()?);
+            let sums = |rows| ops::batch_norm_grad_sums(dy, x, y.as_ref(), mean, rstd, rows);
+            let own = sums(group.own)?;
+            let leaves = group.batch.first_leaf() - group.own.first_leaf();
+            let (sum_dy, sum_dy_xhat) = match (moved(&own.0, leaves)?, moved(&own.1, leaves)?) {
+                (Some(sum_dy), Some(sum_dy_xhat)) => (sum_dy, sum_dy_xhat),
+                _ => sums(group.batch)?,
             };
-            let (sum_dy, sum_dy_xhat, count) = group_sums(local, group, comm)?;
-            ops::batch_norm_input_grad(dy, x, y, mean, rstd, gamma, Some((&sum_dy, &sum_dy_xhat, count)))
-        })?;
+            if want[0] {
+                let totals = if constant { None } else { Some(group_sums(own, group.own, self.synchronised())?) };
+                let totals = totals.as_ref().map(|(dy, dy_xhat, count)| (dy, dy_xhat, *count));
+                dx.push(ops::batch_norm_input_grad(dy, x, y.as_ref(), mean, rstd, gamma, totals)?);
+            }
+            dbeta.merge(sum_dy)?;
+            dgamma.merge(sum_dy_xhat)?;
+        }
+        let dx = wanted(want, 0, || joined(dx))?;
         let mut d = vec![dx];
         if self.affine[0] {
             d.push(Some(dgamma.into()));
@@ -219,7 +353,8 @@ pub(super) fn normalize(
 /// A gradient-check case. Where there is a ReLU, the inputs keep its argument away from 0: |gamma·x̂| stays below 1.5
 /// (x̂ is below √rows, at most 7.2), beta is ±2, and a residual, which changes sign inside a channel, ±4.
 pub(super) fn case(g: &mut Gen, spec: &'static OpSpec, form: Form) -> Result<Case> {
-    let images = g.pick(&[2, 3, 17]);
+    let kind = g.below(4);
+    let images = if kind == 2 { LEAF * (1 + g.below(3)) } else { g.pick(&[2, 3, 17]) };
     let c = g.dim();
     let shape: Vec<usize> = match g.below(2) {
         0 => vec![images, c],
@@ -237,9 +372,10 @@ pub(super) fn case(g: &mut Gen, spec: &'static OpSpec, form: Form) -> Result<Cas
     if form.residual {
         inputs.push(g.array(&shape, Domain::Signed(4.0, 5.0))?);
     }
-    let stats = match g.below(3) {
+    let stats = match kind {
         0 => BatchStats::Batch(None),
         1 => BatchStats::Local,
+        2 => BatchStats::Groups { images: LEAF, ranks: None },
         _ => BatchStats::Fixed {
             mean: g.array(&[c], Domain::Range(-0.1, 0.1))?,
             variance: g.array(&[c], Domain::Range(0.9, 2.0))?,
@@ -254,7 +390,7 @@ impl Tensor {
     ///
     /// # Errors
     /// `Shape` when shapes or rows do not fit; `DType` unless f32 or f64; `Numerics` when ranks do not hold the whole
-    /// batch between them.
+    /// batch between them or a statistics group is not whole here; `Config` when its size is no multiple of [`LEAF`].
     #[track_caller]
     pub fn batch_norm(
         &self,

@@ -22,23 +22,27 @@ impl Op for Sort {
     }
 
     fn forward(&self, x: &[&Array], save: &mut Saved) -> Result<Vec<Array>> {
-        let (values, positions) = ops::sort(x[0], self.descending)?;
-        save.keep(&positions);
-        save.keep_shape(x[0].shape());
-        save.untracked_output(1);
-        Ok(vec![values, positions])
+        Ok(picked(x[0], ops::sort(x[0], self.descending)?, save))
     }
 
     fn vjp(&self, saved: &Saved, dy: &[Option<Array>], _: &[bool]) -> Result<Vec<Option<Cotangent>>> {
-        Ok(vec![Some(put_back(only(dy)?, saved)?.into())])
+        put_back(only(dy)?, saved)
     }
 }
 
-/// `dy` at the saved positions of the last axis of the saved shape, zeros elsewhere.
-pub(super) fn put_back(dy: &Array, saved: &Saved) -> Result<Array> {
+/// The outputs of an operation that picks values of the last axis of `x`, its backward being [`put_back`].
+pub(super) fn picked(x: &Array, (values, positions): (Array, Array), save: &mut Saved) -> Vec<Array> {
+    save.keep(&positions);
+    save.keep_shape(x.shape());
+    save.untracked_output(1);
+    vec![values, positions]
+}
+
+/// `dy` at the positions that [`picked`] kept, zeros elsewhere.
+pub(super) fn put_back(dy: &Array, saved: &Saved) -> Result<Vec<Option<Cotangent>>> {
     let shape = saved.shape(0)?;
     let zeros = Array::zeros(shape, dy.dtype(), dy.device())?;
-    ops::scatter_add(zeros, shape.len() - 1, saved.array(0)?, dy)
+    Ok(vec![Some(ops::scatter_add(zeros, shape.len() - 1, saved.array(0)?, dy)?.into())])
 }
 
 impl Tensor {

@@ -1,7 +1,7 @@
 //! y = the k largest of the last axis, largest first, and their positions.  Backward: dx = dy at those positions.
 
 use super::prelude::*;
-use super::sort::put_back;
+use super::sort::{picked, put_back};
 
 struct Topk {
     k: usize,
@@ -24,15 +24,11 @@ impl Op for Topk {
     }
 
     fn forward(&self, x: &[&Array], save: &mut Saved) -> Result<Vec<Array>> {
-        let (values, positions) = ops::topk(x[0], self.k)?;
-        save.keep(&positions);
-        save.keep_shape(x[0].shape());
-        save.untracked_output(1);
-        Ok(vec![values, positions])
+        Ok(picked(x[0], ops::topk(x[0], self.k)?, save))
     }
 
     fn vjp(&self, saved: &Saved, dy: &[Option<Array>], _: &[bool]) -> Result<Vec<Option<Cotangent>>> {
-        Ok(vec![Some(put_back(only(dy)?, saved)?.into())])
+        put_back(only(dy)?, saved)
     }
 }
 

@@ -35,7 +35,9 @@ impl Conv2d {
             return misfit("input [n, h, w, c] and weight [kh, kw, c / groups, c_out]".into());
         };
         if self.groups == 0 || c % self.groups != 0 || c_out % self.groups != 0 || c_in != c / self.groups {
-            return misfit(format!("{c} input and {c_out} output channels to divide by groups, weight dim 2 = c / groups"));
+            return misfit(format!(
+                "{c} input and {c_out} output channels to divide by groups, weight dim 2 = c / groups"
+            ));
         }
         if kh == 0 || kw == 0 || self.stride.contains(&0) || self.dilation.contains(&0) {
             return misfit("kernel, stride and dilation of at least 1".into());

@@ -31,7 +31,8 @@ mod testing;
 mod update;
 
 pub use batch_norm::{
-    ChannelStats, StatsTree, batch_norm_apply, batch_norm_grad_sums, batch_norm_input_grad, channel_stats, reciprocal_std,
+    ChannelStats, StatsTree, batch_norm_apply, batch_norm_grad_sums, batch_norm_input_grad, channel_stats,
+    reciprocal_std,
 };
 pub use cast::cast;
 pub use compare::{Compare, compare, compare_scalar, logical_and, logical_not, logical_or};

@@ -2,6 +2,7 @@
 
 use super::Stem;
 use selfsame_engine::{Error, ErrorKind, Result, nearest};
+use selfsame_kernels::order::LEAF;
 
 /// What can be changed about a backbone; `None` keeps the backbone's own default.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,6 +20,8 @@ pub struct BackboneOpts {
     pub zero_init: bool,
     /// Outputs of a classification layer after the pooling; none by default.
     pub classes: Option<usize>,
+    /// Images per statistics group of batch norm, a multiple of 16; the whole batch by default.
+    pub bn_group: Option<usize>,
 }
 
 /// The keys that [`BackboneOpts::set`] takes, with their help.
@@ -29,6 +32,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("channels", "channels of the images"),
     ("zero_init", "true: residual branches start at zero, as in SimCLR's code"),
     ("classes", "outputs of a classification layer; 0 for none"),
+    ("bn_group", "images that batch norm normalises together, a multiple of 16; 0 for the whole batch"),
 ];
 
 impl BackboneOpts {
@@ -55,6 +59,10 @@ impl BackboneOpts {
             "channels" => self.channels = Some(count()?),
             "zero_init" => self.zero_init = value.parse().map_err(|_| wrong("true or false"))?,
             "classes" => self.classes = Some(count()?).filter(|n| *n > 0),
+            "bn_group" => {
+                let group = count().ok().filter(|n| n.is_multiple_of(LEAF));
+                self.bn_group = Some(group.ok_or_else(|| wrong("a multiple of 16, or 0"))?).filter(|n| *n > 0);
+            }
             _ => {
                 let names: Vec<&str> = KEYS.iter().map(|(name, _)| *name).collect();
                 let error = Error::new(ErrorKind::Config, "backbone", format!("option '{key}'"));
@@ -82,6 +90,7 @@ mod tests {
             ("channels", "1"),
             ("zero_init", "true"),
             ("classes", "0"),
+            ("bn_group", "32"),
         ] {
             assert!(KEYS.iter().any(|(name, _)| *name == key));
             o.set(key, value).unwrap();
@@ -95,7 +104,9 @@ mod tests {
             channels: Some(1),
             zero_init: true,
             classes: None,
+            bn_group: Some(32),
         };
+        assert_eq!(o.set("bn_group", "24").unwrap_err().kind(), ErrorKind::Config);
         assert_eq!(o, expected);
         assert!(o.set("widht", "2").unwrap_err().sentence().contains("'width'"));
     }

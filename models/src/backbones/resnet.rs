@@ -78,6 +78,8 @@ pub struct ResNetConfig {
     pub zero_init: bool,
     /// Outputs of a final `fc` layer.
     pub classes: Option<usize>,
+    /// Images per statistics group of batch norm; `None` for the whole batch.
+    pub bn_group: Option<usize>,
 }
 
 impl ResNetConfig {
@@ -91,6 +93,7 @@ impl ResNetConfig {
             channels: 3,
             zero_init: false,
             classes: None,
+            bn_group: None,
         }
     }
 
@@ -125,7 +128,14 @@ impl ResNetConfig {
         self.channels = o.channels.unwrap_or(self.channels);
         self.zero_init |= o.zero_init;
         self.classes = o.classes.or(self.classes);
+        self.bn_group = o.bn_group.or(self.bn_group);
         Ok(self)
+    }
+
+    /// A batch norm of this network, its scale filled so.
+    fn norm(&self, init: &Init, channels: usize, scale: Fill) -> Result<BatchNorm> {
+        let opts = BatchNormOpts { scale: Some(scale), group: self.bn_group, ..BatchNormOpts::default() };
+        BatchNorm::new(init, channels, opts)
     }
 }
 
@@ -155,7 +165,7 @@ impl ResNet {
             Stem::Small => (3, 2),
         };
         let conv1 = convolution(&init.at("conv1"), config.channels, first, kernel, stride)?;
-        let bn1 = BatchNorm::new(&init.at("bn1"), first, BatchNormOpts::default())?;
+        let bn1 = config.norm(&init.at("bn1"), first, Fill::Ones)?;
         let mut blocks = Vec::new();
         let mut inputs = first;
         for (stage, (&depth, &width)) in config.depths.iter().zip(&config.widths).enumerate() {
@@ -227,13 +237,12 @@ impl Residual {
             let is_last = i + 1 == steps.len();
             let scale = if config.zero_init && is_last { Fill::Zeros } else { Fill::Ones };
             let conv = convolution(&init.at(&format!("conv{}", i + 1)), from, to, kernel, stride)?;
-            let opts = BatchNormOpts { scale: Some(scale), ..BatchNormOpts::default() };
-            branch.push((conv, BatchNorm::new(&init.at(&format!("bn{}", i + 1)), to, opts)?));
+            branch.push((conv, config.norm(&init.at(&format!("bn{}", i + 1)), to, scale)?));
             from = to;
         }
         let downsample = if stride != 1 || inputs != outputs {
             let conv = convolution(&init.at("downsample.0"), inputs, outputs, 1, stride)?;
-            Some((conv, BatchNorm::new(&init.at("downsample.1"), outputs, BatchNormOpts::default())?))
+            Some((conv, config.norm(&init.at("downsample.1"), outputs, Fill::Ones)?))
         } else {
             None
         };

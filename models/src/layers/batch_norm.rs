@@ -16,19 +16,23 @@ pub struct BatchNormOpts {
     pub momentum: f64,
     /// Added to the variance.
     pub eps: f64,
+    /// Images per statistics group, a multiple of 16: each block of so many consecutive images of the global batch is
+    /// normalised by itself, however the batch is cut. `None` for the whole batch.
+    pub group: Option<usize>,
 }
 
 impl Default for BatchNormOpts {
     fn default() -> BatchNormOpts {
-        BatchNormOpts { scale: Some(Fill::Ones), offset: true, momentum: 0.1, eps: 1e-5 }
+        BatchNormOpts { scale: Some(Fill::Ones), offset: true, momentum: 0.1, eps: 1e-5, group: None }
     }
 }
 
 /// y = (x - mean) / sqrt(variance + eps) · weight + bias, per channel of `[images, …, channels]`.
 ///
-/// In training, mean and variance are those of the whole batch on all ranks of the [`Ctx`] (or of the images here
-/// alone, see [`Ctx::local_stats`]), and `running_mean` and `running_var` (unbiased) are handed to [`Ctx::update`]. In
-/// evaluation the running statistics are used.
+/// In training, mean and variance are those of the whole batch on all ranks of the [`Ctx`], or of each statistics group
+/// ([`BatchNormOpts::group`]), or else of the images here alone ([`Ctx::local_stats`]); `running_mean` and
+/// `running_var` (unbiased; with groups the means over groups of both) are handed to [`Ctx::update`]. In evaluation the
+/// running statistics are used.
 pub struct BatchNorm {
     weight: Option<Param>,
     bias: Option<Param>,
@@ -36,6 +40,7 @@ pub struct BatchNorm {
     running_var: Param,
     momentum: f64,
     eps: f64,
+    group: Option<usize>,
 }
 
 impl BatchNorm {
@@ -53,6 +58,7 @@ impl BatchNorm {
             running_var: init.buffer("running_var", &shape, 1.0)?,
             momentum: o.momentum,
             eps: o.eps,
+            group: o.group,
         })
     }
 
@@ -81,10 +87,12 @@ impl BatchNorm {
     ) -> Result<Tensor> {
         let gamma = self.weight.as_ref().map(|p| cx.param(p));
         let beta = self.bias.as_ref().map(|p| cx.param(p));
-        let stats = match (cx.is_train(), cx.has_local_stats()) {
+        let ranks = (cx.ranks().size() > 1).then(|| cx.ranks().clone());
+        let stats = match (cx.is_train(), self.group) {
             (false, _) => BatchStats::Fixed { mean: self.running_mean.array(), variance: self.running_var.array() },
-            (true, true) => BatchStats::Local,
-            (true, false) => BatchStats::Batch((cx.ranks().size() > 1).then(|| cx.ranks().clone())),
+            (true, Some(images)) => BatchStats::Groups { images, ranks },
+            (true, None) if cx.has_local_stats() => BatchStats::Local,
+            (true, None) => BatchStats::Batch(ranks),
         };
         let options = Options { eps: self.eps, rows: cx.rows(x)?, stats };
         let BatchNormed { y, moments } = form(gamma.as_ref(), beta.as_ref(), options)?;
@@ -159,6 +167,23 @@ mod tests {
             assert!((y - expected).abs() < 1e-6, "{y}");
         }
         assert!(cx.take_updates().is_empty());
+    }
+
+    #[test]
+    fn a_statistics_group_is_normalised_by_itself() {
+        let device = Device::cpu_with(1).unwrap();
+        let o = BatchNormOpts { group: Some(16), ..BatchNormOpts::default() };
+        let bn = BatchNorm::new(&Init::new(&device, 0), 1, o).unwrap();
+        let cx = Ctx::train();
+        // Two constant groups: each is its own mean.
+        let values: Vec<f32> = [[2.0; 16], [6.0; 16]].concat();
+        let x = Tensor::constant(Array::from_slice(&values, &[32, 1], &device).unwrap());
+        assert!(bn.forward(&x, &cx).unwrap().array().to_vec::<f32>().unwrap().iter().all(|y| *y == 0.0));
+        commit(&cx);
+        let mean = bn.running_mean.array().item::<f32>().unwrap();
+        let var = bn.running_var.array().item::<f32>().unwrap();
+        assert!((mean - 0.1 * 4.0).abs() < 1e-6, "{mean}");
+        assert!((var - 0.9).abs() < 1e-6, "{var}");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Convolution over NHWC images.
 
-use super::add_bias::add_bias;
 use crate::{Ctx, Fan, Fill, Init, Module};
 use selfsame_autograd::{Param, ParamVisitor, Role, Tensor};
 use selfsame_engine::{Error, ErrorKind, Result, ops};
@@ -66,7 +65,7 @@ impl Module for Conv2d {
     fn forward(&self, x: &Tensor, cx: &Ctx) -> Result<Tensor> {
         let y = x.conv2d(&cx.param(&self.weight), self.geometry, cx.rows(x)?)?;
         match &self.bias {
-            Some(bias) => add_bias(&y, &cx.param(bias), cx.rows(&y)?),
+            Some(bias) => y.add_bias(&cx.param(bias), cx.rows(&y)?),
             None => Ok(y),
         }
     }

@@ -1,9 +1,9 @@
 //! Dropout (Srivastava et al. 2014), with masks keyed by image.
 
 use crate::{Ctx, Init, Module};
+use selfsame_autograd::ops::DropoutKey;
 use selfsame_autograd::{ParamVisitor, Tensor};
-use selfsame_engine::{Array, Error, ErrorKind, Result, ops};
-use selfsame_kernels::isa::Isa;
+use selfsame_engine::{Error, ErrorKind, Result};
 use selfsame_kernels::philox::{self, Key, Purpose};
 
 /// In training sets each element to zero with probability `p` and divides the others by 1 - p.
@@ -11,7 +11,7 @@ use selfsame_kernels::philox::{self, Key, Purpose};
 /// The mask depends on seed, step, layer path, view, and the image's index in the global batch, so cutting the batch
 /// or repeating a forward gives the same mask. A layer applied twice in one view drops the same elements.
 pub struct Dropout {
-    p: f32,
+    p: f64,
     path_key: u64,
 }
 
@@ -24,24 +24,7 @@ impl Dropout {
         if !(0.0..1.0).contains(&p) {
             return Err(Error::new(ErrorKind::Config, "dropout", p.to_string()).expected("a probability in [0, 1)"));
         }
-        Ok(Dropout { p: p as f32, path_key: philox::key_of_path(init.path()) })
-    }
-
-    /// The factors 0 or 1/(1-p) for an activation of this shape.
-    fn mask(&self, x: &Array, cx: &Ctx) -> Result<Array> {
-        let (seed, step, view) = cx.draw();
-        let key = Key::new(seed ^ self.path_key, Purpose::Dropout);
-        let per_image = x.shape().iter().skip(1).product::<usize>().max(1);
-        let kept = 1.0 / (1.0 - self.p);
-        let mask = Array::build::<f32>(x.device(), x.shape(), "dropout", |_, out| {
-            for (i, image) in out.chunks_mut(per_image).enumerate() {
-                let stream = key.stream(step, (cx.first() + i) as u64, view as u16);
-                philox::fill_uniform(Isa::detect(), &stream, 0, image);
-                image.iter_mut().for_each(|u| *u = if *u < self.p { 0.0 } else { kept });
-            }
-            Ok(())
-        })?;
-        ops::cast(&mask, x.dtype())
+        Ok(Dropout { p, path_key: philox::key_of_path(init.path()) })
     }
 }
 
@@ -50,7 +33,9 @@ impl Module for Dropout {
         if !cx.is_train() || self.p == 0.0 {
             return Ok(x.clone());
         }
-        x.mul(&Tensor::constant(self.mask(x.array(), cx)?))
+        let (seed, step, view) = cx.draw();
+        let key = Key::new(seed ^ self.path_key, Purpose::Dropout);
+        x.dropout(self.p, DropoutKey { key, step, view: view as u16, first_image: cx.first() })
     }
     fn visit(&self, _: &mut dyn ParamVisitor) {}
 }
@@ -58,7 +43,7 @@ impl Module for Dropout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use selfsame_engine::Device;
+    use selfsame_engine::{Array, Device};
 
     fn ones(images: usize) -> Tensor {
         let device = Device::cpu_with(1).unwrap();
@@ -89,7 +74,7 @@ mod tests {
         let dropped = all.iter().filter(|v| **v == 0.0).count() as f64 / all.len() as f64;
         // Five standard errors of 10,000 draws.
         assert!((dropped - 0.25).abs() < 5.0 * (0.25 * 0.75 / 10_000.0f64).sqrt());
-        assert!(all.iter().all(|v| *v == 0.0 || *v == 1.0 / 0.75));
+        assert!(all.iter().all(|v| *v == 0.0 || *v == (1.0 / 0.75f64) as f32));
         assert!(values(&dropout(0.25), &ones(2), &Ctx::eval()).iter().all(|v| *v == 1.0));
         assert!(Dropout::new(&Init::new(&Device::cpu_with(1).unwrap(), 0), 1.0).is_err());
     }

@@ -55,7 +55,7 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Vec<Timing>> {
             if input_grad {
                 ops::conv2d_input_grad(&dy, &w, x.shape(), &options)?;
             }
-            let rows = Rows::of(x.shape(), 0)?;
+            let rows = Rows::of(dy.shape(), 0)?;
             ops::conv2d_weight_grad(&x, &dy, w.shape(), &options, rows)?.total().map(drop)
         })?);
     }

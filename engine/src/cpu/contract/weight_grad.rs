@@ -147,7 +147,7 @@ impl<'a, T: Real> Plan<'a, T> {
         let column_slices = panels.padded().div_ceil(BLOCK_COLUMNS);
         let per_group = taps.len() * per_tap;
         let small_enough = (taps.len() * channels * panels.padded()).div_ceil(BLOCK * column_slices);
-        let wanted = if cx.threads() == 1 { 1 } else { (4 * cx.threads()).div_ceil(shape.groups * column_slices) };
+        let wanted = if cx.threads() == 1 { 1 } else { (2 * cx.threads()).div_ceil(shape.groups * column_slices) };
         let slices = small_enough.max(wanted).min(per_group);
         let row_slices = (0..shape.groups)
             .flat_map(|group| (0..slices).map(move |i| (group, i)))
