@@ -13,7 +13,7 @@ use selfsame_models::backbones::{self, Backbone, BackboneOpts};
 
 use crate::config::Config;
 
-/// The encoder that `backbone`, `stem`, `width` and `zero_init` describe.
+/// The encoder that `backbone`, `stem`, `width`, `zero_init` and `bn_group` describe.
 ///
 /// # Errors
 /// `Config` for unknown names and values out of range.
@@ -21,6 +21,7 @@ pub fn backbone(config: &Config, init: &Init) -> Result<Box<dyn Backbone>> {
     let spec = backbones::backbone(config.str("backbone")?)?;
     let mut options = BackboneOpts { zero_init: config.bool("zero_init")?, ..BackboneOpts::default() };
     options.set("stem", config.str("stem")?)?;
+    options.set("bn_group", &config.usize("bn_group")?.to_string())?;
     options.width = Some(config.positive("width")?);
     (spec.build)(init, &options)
 }

@@ -14,6 +14,7 @@ backbone = "resnet18"   # encoder: resnet-small, resnet18, resnet34, resnet50
 stem = "cifar"          # its first layers: cifar (3x3), small (3x3 stride 2), imagenet (7x7 stride 2, max-pool)
 width = 1.0             # factor on all its channel counts
 zero_init = false       # true: residual branches start at zero
+bn_group = 0            # images that batch norm normalises together, a multiple of 16; 0: the whole batch
 recompute = false       # true: blocks compute their forward again in backward; less memory, a third more time
 
 crop_min = 0.08         # random resized crop: smallest share of the area

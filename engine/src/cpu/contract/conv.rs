@@ -224,7 +224,7 @@ impl<'a> Pixels<'a> {
         to: &mut [T],
         first_channel: usize,
     ) {
-        let packed = Packed::new(cx, weight);
+        let packed = Packed::ahead(cx, weight);
         let rows = PixelRows { pixels: self, from, first_channel };
         // SAFETY: rows are pixels of `to`, each once, and `first_channel + weight.n` is at most their channels.
         unsafe { contract(cx, &rows, &packed, SharedMut::new(to)) }

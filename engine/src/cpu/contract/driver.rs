@@ -102,7 +102,11 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
     let tiles = tiles(classes, kernels.max_rows());
     let rows = classes.iter().map(|class| class.rows).sum();
     let depth = classes.iter().map(Class::depth).max().unwrap_or(0);
-    let (row_slices, column_slices) = grid(cx.threads(), tiles.len(), rows, depth, panels.padded(), panels.count());
+    let (row_slices, column_slices) = if b.is_on_demand() {
+        (1, if cx.threads() == 1 { 1 } else { (2 * cx.threads()).min(panels.count()) })
+    } else {
+        grid(cx.threads(), tiles.len(), rows, depth, panels.padded(), panels.count())
+    };
     let row_slices = slices(&tiles, classes, row_slices);
     let first_chunks: Vec<Option<usize>> =
         classes.iter().map(|class| class.runs.iter().position(|runs| !runs.is_empty())).collect();
@@ -114,6 +118,7 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
         let panel_range = slice * panels.count() / column_slices..(slice + 1) * panels.count() / column_slices;
         let mut a = cx.scratch.lease::<T>(MAX_ROWS * A_STRIDE);
         let mut ragged = cx.scratch.lease::<T>(MAX_ROWS * kernels.max_columns());
+        let mut b_scratch = cx.scratch.lease::<T>(b.block_len(block.min(panel_range.len())));
         let mut offsets = [0; MAX_ROWS];
         let mut ragged_offsets = [0; MAX_ROWS];
         for block_start in panel_range.clone().step_by(block) {
@@ -129,6 +134,7 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
             }
             let chunks = classes.iter().map(|class| class.runs.len()).max().unwrap_or(0);
             for chunk in 0..chunks {
+                let b = b.block(chunk, block_start..block_end, &mut b_scratch);
                 for &Tile { class, first, rows } in tiles {
                     let runs = &classes[class].runs[chunk];
                     if runs.is_empty() {
@@ -139,7 +145,7 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
                     source.outputs(class, first, rows, &mut offsets);
                     for panel in (block_start..block_end).map(|i| panels.get(i)) {
                         let kernel = kernels.rows[rows - 1][panel.vectors - 1];
-                        let packed = b.panel(chunk, panel);
+                        let packed = b.panel(panel);
                         let width = panel.vectors * kernels.width;
                         if panel.columns == width {
                             let to = c.at(panel.first);

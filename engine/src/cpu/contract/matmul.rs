@@ -8,6 +8,12 @@ use super::pack::{Operand, Packed, transpose};
 use super::{Context, SharedMut};
 use selfsame_kernels::order::CHUNK;
 
+/// From this many rows of A on, packing B by the way is a small part of the work.
+const ROWS_ON_DEMAND: usize = 128;
+
+/// From this many columns of B for each thread on, tasks need not share any.
+const COLUMNS_ON_DEMAND: usize = 256;
+
 /// A matrix `[rows, cols]` in memory: element (i, j) lies at `i * row_stride + j * col_stride`. Of a batch, matrix
 /// `i` starts `i * batch_stride` elements on; zero shares one matrix among all.
 #[derive(Clone, Copy, Debug)]
@@ -65,18 +71,18 @@ pub(crate) fn matmul<T: Real>(cx: &Context<'_>, batch: usize, a: &Matrix<'_, T>,
 
 fn product<T: Real>(cx: &Context<'_>, a: &Matrix<'_, T>, b: &Matrix<'_, T>, c: SharedMut<T>) {
     let k = a.cols;
-    let packed = Packed::new(
-        cx,
-        &Operand {
-            data: b.data,
-            k,
-            n: b.cols,
-            inner: k.max(1),
-            outer_stride: 0,
-            row_stride: b.row_stride,
-            col_stride: b.col_stride,
-        },
-    );
+    let operand = Operand {
+        data: b.data,
+        k,
+        n: b.cols,
+        inner: k.max(1),
+        outer_stride: 0,
+        row_stride: b.row_stride,
+        col_stride: b.col_stride,
+    };
+    // Tasks that share no columns copy every row of A each, which only many columns make up for.
+    let on_demand = a.rows >= ROWS_ON_DEMAND && b.cols >= COLUMNS_ON_DEMAND * cx.threads();
+    let packed = if on_demand { Packed::on_demand(cx, &operand) } else { Packed::ahead(cx, &operand) };
     let runs = (0..k.div_ceil(CHUNK)).map(|i| vec![Run { start: 0, len: CHUNK.min(k - i * CHUNK) }]).collect();
     let source = MatrixRows { a: *a, n: b.cols, class: [Class { rows: a.rows, runs }] };
     // SAFETY: row i of C starts at i * n, and C has m * n elements.

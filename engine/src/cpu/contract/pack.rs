@@ -6,6 +6,7 @@ use super::micro::Kernels;
 use super::scratch::Lease;
 use super::{Context, SharedMut};
 use selfsame_kernels::order::CHUNK;
+use std::ops::Range;
 
 /// A right operand `[k, n]` in memory: element (k, j) lies at
 /// `(k / inner) * outer_stride + (k % inner) * row_stride + j * col_stride`.
@@ -70,19 +71,30 @@ impl Panels {
     }
 }
 
-/// A right operand, packed: chunk by chunk of k, panel by panel, `[k of the chunk][columns of the panel]`, padding
+/// A right operand in panels: chunk by chunk of k, panel by panel, `[k of the chunk][columns of the panel]`, padding
 /// columns zero.
+///
+/// Packed ahead, all tasks share it. Packed on demand, each task packs the blocks it works on right before it reads
+/// them, while they are in its second-level cache; that is for tasks that share no columns.
 pub(super) struct Packed<'a, T: Real> {
-    data: Lease<'a, T>,
-    k: usize,
+    operand: Operand<'a, T>,
+    kernels: &'static Kernels<T>,
+    ahead: Option<Lease<'a, T>>,
     pub(super) panels: Panels,
 }
 
 impl<'a, T: Real> Packed<'a, T> {
-    pub(super) fn new(cx: &Context<'a>, operand: &Operand<'_, T>) -> Packed<'a, T> {
+    /// An operand that is packed on demand.
+    pub(super) fn on_demand(cx: &Context<'a>, operand: &Operand<'a, T>) -> Packed<'a, T> {
         assert!(operand.extent() <= operand.data.len(), "operand larger than its memory");
         let kernels = T::kernels(cx.isa);
-        let panels = Panels::new(operand.n, kernels);
+        Packed { operand: *operand, kernels, ahead: None, panels: Panels::new(operand.n, kernels) }
+    }
+
+    /// An operand that is packed now, in parallel.
+    pub(super) fn ahead(cx: &Context<'a>, operand: &Operand<'a, T>) -> Packed<'a, T> {
+        let packed = Packed::on_demand(cx, operand);
+        let Packed { kernels, panels, .. } = packed;
         let k = operand.k;
         let mut data = cx.scratch.lease(k * panels.padded());
         let to = SharedMut::new(&mut data);
@@ -96,15 +108,51 @@ impl<'a, T: Real> Packed<'a, T> {
             let to = unsafe { to.slice(at, rows.len() * width) };
             pack_panel(operand, rows.start, panel, width, to);
         });
-        Packed { data, k, panels }
+        Packed { ahead: Some(data), ..packed }
     }
 
-    /// The panel's rows of `chunk`.
-    #[inline]
-    pub(super) fn panel(&self, chunk: usize, panel: Panel) -> &[T] {
+    /// Whether each task packs for itself.
+    pub(super) fn is_on_demand(&self) -> bool {
+        self.ahead.is_none()
+    }
+
+    /// Elements of scratch that [`Packed::block`] needs for `panels` panels.
+    pub(super) fn block_len(&self, panels: usize) -> usize {
+        if self.is_on_demand() { self.operand.k.min(CHUNK) * panels * 2 * self.kernels.width } else { 0 }
+    }
+
+    /// The rows of `chunk` of the panels in `block`, packed; in `scratch`, where they are not yet.
+    pub(super) fn block<'b>(&'b self, chunk: usize, block: Range<usize>, scratch: &'b mut [T]) -> Block<'b, T> {
         let start = chunk * CHUNK;
-        let rows = (self.k - start).min(CHUNK);
-        &self.data[start * self.panels.padded() + rows * panel.first..]
+        let rows = (self.operand.k - start).min(CHUNK);
+        let first = self.panels.get(block.start).first;
+        let data = match &self.ahead {
+            Some(data) => &data[start * self.panels.padded() + rows * first..],
+            None => {
+                for panel in block.map(|i| self.panels.get(i)) {
+                    let width = panel.vectors * self.kernels.width;
+                    let to = &mut scratch[rows * (panel.first - first)..][..rows * width];
+                    pack_panel(&self.operand, start, panel, width, to);
+                }
+                scratch
+            }
+        };
+        Block { data, rows, first }
+    }
+}
+
+/// Some neighbouring panels of one chunk.
+pub(super) struct Block<'a, T> {
+    data: &'a [T],
+    rows: usize,
+    first: usize,
+}
+
+impl<T> Block<'_, T> {
+    /// The rows of a panel of the block.
+    #[inline]
+    pub(super) fn panel(&self, panel: Panel) -> &[T] {
+        &self.data[self.rows * (panel.first - self.first)..]
     }
 }
 
