@@ -6,6 +6,10 @@ use crate::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// A new block of this size or more makes room first: the pool then holds no more than what once lived at one time,
+/// instead of blocks of sizes that a later phase of the step has no use for.
+const LARGE: usize = 1 << 20;
+
 /// Bytes in use, by owner.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStats {
@@ -64,6 +68,11 @@ impl MemoryPool {
                 if state.limit.is_some_and(|limit| state.live + state.cached + wanted > limit) {
                     release(&mut state);
                 }
+                if wanted >= LARGE {
+                    let footprint = state.peak.max(state.live + wanted);
+                    let excess = (state.live + state.cached + wanted).saturating_sub(footprint);
+                    shrink(&mut state, excess);
+                }
                 match Pages::new(wanted) {
                     Some(pages) => pages,
                     None => {
@@ -109,6 +118,22 @@ fn size_class(bytes: usize) -> usize {
     let bytes = bytes.max(ALIGN);
     let step = (1usize << bytes.ilog2()) / 8;
     bytes.next_multiple_of(step.max(ALIGN))
+}
+
+/// Gives kept blocks back to the system, largest first, until `bytes` are freed or none is left.
+fn shrink(state: &mut State, bytes: usize) {
+    let mut freed = 0;
+    while freed < bytes
+        && let Some(mut largest) = state.free.last_entry()
+    {
+        let size = *largest.key();
+        largest.get_mut().pop();
+        if largest.get().is_empty() {
+            largest.remove();
+        }
+        freed += size;
+        state.cached -= size;
+    }
 }
 
 fn release(state: &mut State) {
@@ -186,6 +211,16 @@ mod tests {
         let second = pool.take(990, "b").unwrap();
         assert_eq!(second.as_ptr(), address);
         assert_eq!(pool.stats().owners, [("b", second.size())]);
+    }
+
+    #[test]
+    fn kept_blocks_of_no_use_make_room() {
+        let pool = Arc::new(MemoryPool::default());
+        drop(pool.take(8 * LARGE, "a").unwrap());
+        let second = pool.take(2 * LARGE, "b").unwrap();
+        let stats = pool.stats();
+        assert_eq!((stats.live, stats.cached), (second.size(), 0));
+        assert!(stats.live + stats.cached <= stats.peak);
     }
 
     #[test]
