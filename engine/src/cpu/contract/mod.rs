@@ -23,9 +23,12 @@
 //!   slower than all at its start, by the loop they need.
 //! - Chunks of B in blocks of 256 or 512 columns, with a chunk of 256: 1024 cubed 152, 160; 2048 cubed 149, 156.
 //!
-//! PyTorch (MKL, oneDNN), within the same hour: 1024 cubed 180 to 184 against 159 to 175 here, 2048 cubed 181 to 186
-//! against 156 to 161. Not done: packing B while it is in the second-level cache (all of it is packed first, 5 to 8 %
-//! of a product), fast transposes (a transposed left operand runs at 110 to 145), huge pages (3 to 5 %).
+//! - Packing B block by block, right before it is read, against all of it first; medians of three alternating rounds of
+//!   five, on a quiet machine and with huge pages: 1024 cubed 172 to 177, 2048 cubed 168 to 173, 256 x 2048 x 2048 with
+//!   B transposed 141 to 152. PyTorch (MKL) in the same rounds: 170, 180, 169.
+//!
+//! Not done: fast transposes (a transposed left operand runs at 110 to 145), convolutions of few channels without the
+//! copy of A, weight gradients of layers with few input channels (a tile of three rows).
 #![allow(unsafe_code)]
 
 mod conv;
