@@ -2,7 +2,9 @@
 //!
 //! Slices of one call have the same length; surplus elements of a longer one are left alone.
 
-use crate::math::{Real, cos_moderate, is_moderate, sin_moderate};
+use crate::math::Real;
+#[cfg(not(target_arch = "nvptx64"))]
+use crate::math::{cos_moderate, is_moderate, sin_moderate};
 
 /// Declares an enum of operations, each with its name and its definition, and stamps the loops over them.
 ///
@@ -190,6 +192,7 @@ operations! {
 }
 
 /// y = op(x), element by element.
+#[cfg(not(target_arch = "nvptx64"))]
 pub fn unary<T: Real>(isa: crate::isa::Isa, op: Unary, x: &[T], y: &mut [T]) {
     unary_bulk(isa, op, x, y);
     if matches!(op, Unary::Sin | Unary::Cos) && x.iter().any(|&x| !is_moderate(x)) {

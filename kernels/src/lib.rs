@@ -12,14 +12,45 @@
 //! - [`survey`]: the measured error of the f32 functions, over all inputs if wanted.
 //! - [`mod@reference`]: slow scalar definitions of contraction, convolution, sample reductions and row functions.
 
+#![cfg_attr(target_arch = "nvptx64", no_std)]
+#![cfg_attr(
+    target_arch = "nvptx64",
+    feature(
+        abi_ptx,
+        stdarch_nvptx,
+        asm_experimental_arch,
+        link_llvm_intrinsics,
+        abi_unadjusted,
+        core_intrinsics,
+        core_float_math
+    )
+)]
+#![cfg_attr(target_arch = "nvptx64", allow(internal_features, improper_ctypes, improper_ctypes_definitions))]
+
+pub mod device;
 pub mod elementwise;
-pub mod half_precision;
-pub mod isa;
-pub mod lanes;
+pub mod kernel;
 pub mod math;
 pub mod order;
 pub mod philox;
-pub mod reference;
+pub mod simt;
 mod stamp;
-pub mod survey;
-pub mod tree;
+
+/// What exists on the host alone.
+macro_rules! host_only {
+    ($(pub mod $name:ident;)+) => {$(
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub mod $name;
+    )+};
+}
+host_only! {
+    pub mod case;
+    pub mod half_precision;
+    pub mod host;
+    pub mod isa;
+    pub mod lanes;
+    pub mod launch;
+    pub mod reference;
+    pub mod survey;
+    pub mod tree;
+}

@@ -193,9 +193,11 @@ crate::stamp! {
     }
 }
 
+#[cfg(not(target_arch = "nvptx64"))]
 /// Words drawn together in bulk: 16 blocks, a full vector of each of the four words.
 const BATCH: usize = 64;
 
+#[cfg(not(target_arch = "nvptx64"))]
 /// Hands `transform` the words of each aligned batch that `y` touches and copies the elements that `y` holds.
 #[inline(always)]
 fn for_each_batch<T: Real>(
@@ -266,7 +268,7 @@ fn uniform_of_word(word: u32) -> f32 {
 fn normal_pair(radius_word: u32, angle_word: u32) -> (f32, f32) {
     let u = ((radius_word >> 8) + 1) as f32 * (1.0 / 16777216.0);
     let radius = Real::sqrt(-2.0 * <f32 as Real>::log(u));
-    let angle = std::f32::consts::TAU * uniform_of_word(angle_word);
+    let angle = core::f32::consts::TAU * uniform_of_word(angle_word);
     (radius * cos_moderate(angle), radius * sin_moderate(angle))
 }
 

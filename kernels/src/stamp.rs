@@ -30,6 +30,7 @@
 /// axpy(Isa::detect(), 2.0, &[10.0, 20.0], &mut y);
 /// assert_eq!(y, [21.0, 42.0]);
 /// ```
+#[cfg(not(target_arch = "nvptx64"))]
 #[macro_export]
 macro_rules! stamp {
     ($(
@@ -87,4 +88,11 @@ macro_rules! stamp {
             }
         }
     };
+}
+
+/// On a device there are no slices to loop over: kernels call the functions of one element.
+#[cfg(target_arch = "nvptx64")]
+#[macro_export]
+macro_rules! stamp {
+    ($($ignored:tt)*) => {};
 }

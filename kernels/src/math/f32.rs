@@ -9,7 +9,7 @@ use super::table::{Table, horner, table_bit_operations};
 
 impl Table for f32 {
     const SHIFT: f32 = 12582912.0;
-    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    const LOG2_E: f32 = core::f32::consts::LOG2_E;
     // 16 bits: n has at most 8.
     const LN2_HI: f32 = 0.69314575;
     const LN2_LO: f32 = 1.4286068e-6;
@@ -19,8 +19,8 @@ impl Table for f32 {
     const SUBNORMAL_SCALE: f32 = 8388608.0;
     const SUBNORMAL_EXPONENT: f32 = 23.0;
     const ERF_SATURATED: f32 = 4.0;
-    const TWO_OVER_PI: f32 = std::f32::consts::FRAC_2_PI;
-    const PI_OVER_2: [f32; 3] = [std::f32::consts::FRAC_PI_2, -4.371139e-8, -1.7151245e-15];
+    const TWO_OVER_PI: f32 = core::f32::consts::FRAC_2_PI;
+    const PI_OVER_2: [f32; 3] = [core::f32::consts::FRAC_PI_2, -4.371139e-8, -1.7151245e-15];
     const ANGLE_MODERATE: f32 = 131072.0;
 
     // 2^-31.0

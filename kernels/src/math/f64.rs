@@ -7,7 +7,7 @@ use super::table::{Table, horner, table_bit_operations};
 
 impl Table for f64 {
     const SHIFT: f64 = 6755399441055744.0;
-    const LOG2_E: f64 = std::f64::consts::LOG2_E;
+    const LOG2_E: f64 = core::f64::consts::LOG2_E;
     // 42 bits: n has at most 11.
     const LN2_HI: f64 = 0.6931471805598903;
     const LN2_LO: f64 = 5.497923018708371e-14;
@@ -17,8 +17,8 @@ impl Table for f64 {
     const SUBNORMAL_SCALE: f64 = 4503599627370496.0;
     const SUBNORMAL_EXPONENT: f64 = 52.0;
     const ERF_SATURATED: f64 = 6.0;
-    const TWO_OVER_PI: f64 = std::f64::consts::FRAC_2_PI;
-    const PI_OVER_2: [f64; 3] = [std::f64::consts::FRAC_PI_2, 6.123233995736766e-17, -1.4973849048591698e-33];
+    const TWO_OVER_PI: f64 = core::f64::consts::FRAC_2_PI;
+    const PI_OVER_2: [f64; 3] = [core::f64::consts::FRAC_PI_2, 6.123233995736766e-17, -1.4973849048591698e-33];
     const ANGLE_MODERATE: f64 = 131072.0;
 
     // 2^-61.7

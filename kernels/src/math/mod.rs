@@ -24,4 +24,6 @@ mod table;
 mod trigonometric;
 
 pub use real::Real;
-pub(crate) use trigonometric::{cos_moderate, is_moderate, sin_moderate};
+#[cfg(not(target_arch = "nvptx64"))]
+pub(crate) use trigonometric::is_moderate;
+pub(crate) use trigonometric::{cos_moderate, sin_moderate};

@@ -2,8 +2,8 @@
 
 use super::table::Table;
 use super::{erf, exponential, ieee, logarithm, select, trigonometric};
-use std::fmt::{Debug, Display};
-use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+use core::fmt::{Debug, Display};
+use core::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
 /// f32 or f64, with the element functions of this crate.
 ///
@@ -207,9 +207,9 @@ macro_rules! real {
             const INFINITY: $float = $float::INFINITY;
             const NEG_INFINITY: $float = $float::NEG_INFINITY;
             const NAN: $float = $float::NAN;
-            const PI: $float = std::$float::consts::PI;
-            const FRAC_1_SQRT_2: $float = std::$float::consts::FRAC_1_SQRT_2;
-            const FRAC_2_SQRT_PI: $float = std::$float::consts::FRAC_2_SQRT_PI;
+            const PI: $float = core::$float::consts::PI;
+            const FRAC_1_SQRT_2: $float = core::$float::consts::FRAC_1_SQRT_2;
+            const FRAC_2_SQRT_PI: $float = core::$float::consts::FRAC_2_SQRT_PI;
 
             #[inline(always)]
             fn from_f64(x: f64) -> $float {

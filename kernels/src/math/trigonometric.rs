@@ -124,6 +124,32 @@ fn reduce_huge<T: Real>(x: T) -> (T, u32) {
     let top = (u128::from(high) << 64) | u128::from(middle as u64);
     let fraction = ((top << 2) | u128::from((low as u64) >> 62)) as i128;
     let n = (high >> 62) as u32 + u32::from(fraction < 0);
-    const QUARTER_TURN: f64 = std::f64::consts::FRAC_PI_2 / (u64::MAX as f64) / (u64::MAX as f64); // pi / 2 * 2^-128
-    (T::from_f64(fraction as f64 * QUARTER_TURN), n)
+    const QUARTER_TURN: f64 = core::f64::consts::FRAC_PI_2 / (u64::MAX as f64) / (u64::MAX as f64); // pi / 2 * 2^-128
+    let magnitude = nearest_f64(fraction.unsigned_abs());
+    (T::from_f64(if fraction < 0 { -magnitude } else { magnitude } * QUARTER_TURN), n)
+}
+
+/// The nearest f64. Written out, since devices have no conversion from 128 bits: the leading 64 bits, the last of them
+/// standing for all that follow, round as the whole does.
+fn nearest_f64(x: u128) -> f64 {
+    let unused = x.leading_zeros().min(127);
+    let leading = x << unused;
+    let sticky = u64::from(leading as u64 != 0);
+    let scale = f64::from_bits(u64::from(1023 + 64 - unused) << 52);
+    ((leading >> 64) as u64 | sticky) as f64 * scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest_f64;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn wide_integers_round_as_the_language_rounds_them(x in any::<u128>(), shift in 0u32..128, ones in 0u32..128) {
+            for x in [x >> shift, x & !(u128::MAX >> shift), u128::MAX >> ones, 1 << shift, (1 << shift) - 1] {
+                prop_assert_eq!(nearest_f64(x), x as f64);
+            }
+        }
+    }
 }

@@ -1,0 +1,8 @@
+//! Functions of two elements with broadcasting; comparisons, selection, clamping.
+
+#[cfg(not(target_arch = "nvptx64"))]
+use crate::kernel;
+
+/// The kernels of this file.
+#[cfg(not(target_arch = "nvptx64"))]
+pub(super) static KERNELS: &[&kernel::KernelSpec] = &[];

@@ -1,0 +1,8 @@
+//! Matrix products and convolutions on tensor cores: bf16 and tf32.
+
+#[cfg(not(target_arch = "nvptx64"))]
+use crate::kernel;
+
+/// The kernels of this file.
+#[cfg(not(target_arch = "nvptx64"))]
+pub(super) static KERNELS: &[&kernel::KernelSpec] = &[];

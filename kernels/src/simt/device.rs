@@ -1,0 +1,379 @@
+//! The vocabulary on the device: each name is one instruction or a few.
+#![allow(unsafe_code)]
+
+use super::{AtomicInteger, Dim3, Element, Word};
+use crate::kernel::Param;
+use core::arch::asm;
+use core::arch::nvptx;
+use core::marker::PhantomData;
+
+/// The position of this thread in its block.
+#[inline(always)]
+pub fn thread_idx() -> Dim3 {
+    // SAFETY: reading special registers has no precondition.
+    unsafe { Dim3::new(nvptx::_thread_idx_x() as u32, nvptx::_thread_idx_y() as u32, nvptx::_thread_idx_z() as u32) }
+}
+
+/// The position of this block in the grid.
+#[inline(always)]
+pub fn block_idx() -> Dim3 {
+    // SAFETY: as above.
+    unsafe { Dim3::new(nvptx::_block_idx_x() as u32, nvptx::_block_idx_y() as u32, nvptx::_block_idx_z() as u32) }
+}
+
+/// Threads per block.
+#[inline(always)]
+pub fn block_dim() -> Dim3 {
+    // SAFETY: as above.
+    unsafe { Dim3::new(nvptx::_block_dim_x() as u32, nvptx::_block_dim_y() as u32, nvptx::_block_dim_z() as u32) }
+}
+
+/// Blocks of the grid.
+#[inline(always)]
+pub fn grid_dim() -> Dim3 {
+    // SAFETY: as above.
+    unsafe { Dim3::new(nvptx::_grid_dim_x() as u32, nvptx::_grid_dim_y() as u32, nvptx::_grid_dim_z() as u32) }
+}
+
+/// The number of this thread in its block.
+#[inline(always)]
+fn thread() -> u32 {
+    let (at, of) = (thread_idx(), block_dim());
+    at.x + of.x * (at.y + of.y * at.z)
+}
+
+/// This thread's lane in its warp.
+#[inline(always)]
+pub fn lane() -> u32 {
+    thread() % 32
+}
+
+/// The number of this thread's warp in its block.
+#[inline(always)]
+pub fn warp() -> u32 {
+    thread() / 32
+}
+
+// Convergent operations are LLVM intrinsics: an `asm!` block is not marked convergent, and the optimiser may duplicate
+// it or sink it under a branch.
+unsafe extern "unadjusted" {
+    #[link_name = "llvm.nvvm.shfl.sync.idx.i32"]
+    fn shfl_idx(mask: u32, value: u32, lane: u32, clamp: u32) -> u32;
+    #[link_name = "llvm.nvvm.shfl.sync.bfly.i32"]
+    fn shfl_bfly(mask: u32, value: u32, lanes: u32, clamp: u32) -> u32;
+    #[link_name = "llvm.nvvm.shfl.sync.down.i32"]
+    fn shfl_down(mask: u32, value: u32, lanes: u32, clamp: u32) -> u32;
+    #[link_name = "llvm.nvvm.vote.ballot.sync"]
+    fn vote_ballot(mask: u32, predicate: bool) -> u32;
+    #[link_name = "llvm.nvvm.vote.any.sync"]
+    fn vote_any(mask: u32, predicate: bool) -> bool;
+    #[link_name = "llvm.nvvm.vote.all.sync"]
+    fn vote_all(mask: u32, predicate: bool) -> bool;
+    #[link_name = "llvm.nvvm.bar.warp.sync"]
+    fn bar_warp_sync(mask: u32);
+    #[link_name = "llvm.nvvm.membar.gl"]
+    fn membar_gl();
+    #[link_name = "llvm.nvvm.isspacep.shared"]
+    fn is_shared(pointer: *const u8) -> bool;
+    #[link_name = "llvm.nvvm.mma.m16n8k16.row.col.bf16"]
+    fn mma_m16n8k16_bf16(
+        a0: u32,
+        a1: u32,
+        a2: u32,
+        a3: u32,
+        b0: u32,
+        b1: u32,
+        c0: f32,
+        c1: f32,
+        c2: f32,
+        c3: f32,
+    ) -> Four;
+    #[link_name = "llvm.nvvm.mma.m16n8k8.row.col.tf32"]
+    fn mma_m16n8k8_tf32(
+        a0: u32,
+        a1: u32,
+        a2: u32,
+        a3: u32,
+        b0: u32,
+        b1: u32,
+        c0: f32,
+        c1: f32,
+        c2: f32,
+        c3: f32,
+    ) -> Four;
+}
+
+#[repr(C)]
+struct Four(f32, f32, f32, f32);
+
+/// Waits for every thread of the block; what they wrote before is seen after.
+#[inline(always)]
+pub fn barrier() {
+    // SAFETY: the kernels' checker proves that all threads of a block arrive.
+    unsafe { nvptx::_syncthreads() }
+}
+
+/// Waits for the lanes of `mask`; what they wrote before is seen after.
+#[inline(always)]
+pub fn sync_warp(mask: u32) {
+    // SAFETY: the checker proves that all lanes of the mask arrive.
+    unsafe { bar_warp_sync(mask) }
+}
+
+/// What this thread wrote before is seen by the whole grid before what it writes after.
+#[inline(always)]
+pub fn fence() {
+    // SAFETY: no precondition.
+    unsafe { membar_gl() }
+}
+
+/// `value` of lane `source` (mod 32).
+#[inline(always)]
+pub fn shuffle<T: Word>(mask: u32, value: T, source: u32) -> T {
+    // SAFETY: the checker proves that all lanes of the mask arrive.
+    T::from_bits(u64::from(unsafe { shfl_idx(mask, value.to_bits() as u32, source, 31) }))
+}
+
+/// `value` of the lane whose number differs by exclusive or with `lanes`.
+#[inline(always)]
+pub fn shuffle_xor<T: Word>(mask: u32, value: T, lanes: u32) -> T {
+    // SAFETY: as above.
+    T::from_bits(u64::from(unsafe { shfl_bfly(mask, value.to_bits() as u32, lanes, 31) }))
+}
+
+/// `value` of the lane `lanes` above; the own value where there is none.
+#[inline(always)]
+pub fn shuffle_down<T: Word>(mask: u32, value: T, lanes: u32) -> T {
+    // SAFETY: as above.
+    T::from_bits(u64::from(unsafe { shfl_down(mask, value.to_bits() as u32, lanes, 31) }))
+}
+
+/// The lanes of `mask` whose `predicate` holds.
+#[inline(always)]
+pub fn ballot(mask: u32, predicate: bool) -> u32 {
+    // SAFETY: as above.
+    unsafe { vote_ballot(mask, predicate) }
+}
+
+/// Whether `predicate` holds in some lane of `mask`.
+#[inline(always)]
+pub fn any(mask: u32, predicate: bool) -> bool {
+    // SAFETY: as above.
+    unsafe { vote_any(mask, predicate) }
+}
+
+/// Whether `predicate` holds in every lane of `mask`.
+#[inline(always)]
+pub fn all(mask: u32, predicate: bool) -> bool {
+    // SAFETY: as above.
+    unsafe { vote_all(mask, predicate) }
+}
+
+/// D = A B + C on tensor cores: A 16x16 and B 16x8 in bf16 (two to a register), C and D 16x8 in f32, spread over the
+/// lanes as PTX has it (`mma.m16n8k16`). All 32 lanes take part.
+#[inline(always)]
+pub fn mma_bf16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
+    // SAFETY: the checker proves that all lanes arrive.
+    let d = unsafe { mma_m16n8k16_bf16(a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], c[2], c[3]) };
+    [d.0, d.1, d.2, d.3]
+}
+
+/// D = A B + C on tensor cores: A 16x8 and B 8x8 in tf32 (bits of f32), C and D 16x8 in f32 (`mma.m16n8k8`).
+#[inline(always)]
+pub fn mma_tf32(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
+    // SAFETY: as above.
+    let d = unsafe { mma_m16n8k8_tf32(a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], c[2], c[3]) };
+    [d.0, d.1, d.2, d.3]
+}
+
+/// Whether `i` lies below `end`.
+#[inline(always)]
+pub fn within(i: u32, end: u32) -> bool {
+    i < end
+}
+
+/// The end of a loop.
+#[inline(always)]
+pub(super) fn bound(end: u32) -> u32 {
+    end
+}
+
+/// Four elements that one instruction moves.
+#[repr(C, align(16))]
+#[derive(Clone, Copy)]
+struct Aligned4<T>([T; 4]);
+
+macro_rules! memory {
+    ($(#[$meta:meta])* $name:ident, $pointer:ty) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy)]
+        #[repr(transparent)]
+        pub struct $name<T>($pointer, PhantomData<T>);
+
+        impl<T: Element> Param for $name<T> {
+            type Raw = $pointer;
+            #[inline(always)]
+            unsafe fn from_raw(raw: $pointer) -> $name<T> {
+                $name(raw, PhantomData)
+            }
+        }
+    };
+}
+memory! {
+    /// Global memory that the kernel reads.
+    In, *const T
+}
+memory! {
+    /// Global memory that the kernel writes, every element exactly once.
+    Out, *mut T
+}
+memory! {
+    /// Global memory that the kernel reads and writes.
+    InOut, *mut T
+}
+
+macro_rules! scalars {
+    ($($type:ty)*) => {$(
+        impl Param for $type {
+            type Raw = $type;
+            #[inline(always)]
+            unsafe fn from_raw(raw: $type) -> $type {
+                raw
+            }
+        }
+    )*};
+}
+scalars!(u32 i32 u64 f32 f64);
+
+/// Shared memory of this block.
+#[derive(Clone, Copy)]
+pub struct Shared<T>(*mut T);
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// `pointer` points to shared memory that is large and aligned enough for what the kernel does with it.
+    #[inline(always)]
+    #[doc(hidden)]
+    pub unsafe fn at(pointer: *mut u8) -> Shared<T> {
+        // SAFETY: `at`'s caller has it from a `.shared` declaration; the hint lets loads become `ld.shared`.
+        unsafe { core::intrinsics::assume(is_shared(pointer)) };
+        Shared(pointer.cast())
+    }
+}
+
+// SAFETY of every access below: the checker proves on the host that each index lies inside its memory, that it is
+// aligned, initialised and free of races; the launcher checks the lengths that the launch rule asks for.
+macro_rules! reads {
+    ($($name:ident)*) => {$(
+        impl<T: Element> $name<T> {
+            /// Element `i`.
+            #[inline(always)]
+            pub fn get(self, i: u32) -> T {
+                // SAFETY: see above.
+                unsafe { *self.0.add(i as usize) }
+            }
+            /// Elements `i..i + 4` in one access; `i` is a multiple of 4.
+            #[inline(always)]
+            pub fn get4(self, i: u32) -> [T; 4] {
+                // SAFETY: see above.
+                unsafe { (*self.0.add(i as usize).cast::<Aligned4<T>>()).0 }
+            }
+        }
+    )*};
+}
+macro_rules! writes {
+    ($($name:ident)*) => {$(
+        impl<T: Element> $name<T> {
+            /// Writes element `i`.
+            #[inline(always)]
+            pub fn set(self, i: u32, value: T) {
+                // SAFETY: see above.
+                unsafe { *self.0.add(i as usize) = value }
+            }
+            /// Writes elements `i..i + 4` in one access; `i` is a multiple of 4.
+            #[inline(always)]
+            pub fn set4(self, i: u32, values: [T; 4]) {
+                // SAFETY: see above.
+                unsafe { *self.0.add(i as usize).cast::<Aligned4<T>>() = Aligned4(values) }
+            }
+        }
+    )*};
+}
+reads!(In InOut Shared);
+writes!(Out InOut Shared);
+
+macro_rules! atomics {
+    ($($name:ident)*) => {$(
+        impl<T: AtomicInteger> $name<T> {
+            /// Adds `value` to element `i` as one step, wrapping; gives what was there.
+            #[inline(always)]
+            pub fn atomic_add(self, i: u32, value: T) -> T {
+                // SAFETY: see above; relaxed order.
+                unsafe { core::intrinsics::atomic_xadd::<T, T, { core::intrinsics::AtomicOrdering::Relaxed }>(self.0.add(i as usize), value) }
+            }
+            /// Puts the larger of `value` and element `i` there as one step; gives what was there.
+            #[inline(always)]
+            pub fn atomic_max(self, i: u32, value: T) -> T {
+                // SAFETY: see above; relaxed order.
+                unsafe { core::intrinsics::atomic_umax::<T, { core::intrinsics::AtomicOrdering::Relaxed }>(self.0.add(i as usize), value) }
+            }
+        }
+    )*};
+}
+atomics!(InOut Shared);
+
+/// A tile of static shared memory: `shared!(f32; 1024)` is a [`Shared<f32>`](crate::simt::Shared) of 1,024 elements,
+/// uninitialised, 16-byte aligned, the same for all threads of the block. Each place in the source is one tile.
+#[macro_export]
+macro_rules! shared {
+    ($type:ty; $count:expr) => {{
+        let pointer: *mut u8;
+        // SAFETY: declares a tile of this kernel and takes its generic address.
+        unsafe {
+            ::core::arch::asm!(
+                concat!(".shared .align 16 .b8 tile_", line!(), "_", column!(), "[{bytes}];"),
+                concat!("mov.u64 {pointer}, tile_", line!(), "_", column!(), ";"),
+                "cvta.shared.u64 {pointer}, {pointer};",
+                bytes = const $count as usize * ::core::mem::size_of::<$type>(),
+                pointer = out(reg64) pointer,
+                options(pure, nomem, nostack)
+            );
+            $crate::simt::Shared::<$type>::at(pointer)
+        }
+    }};
+}
+
+core::arch::global_asm!(".extern .shared .align 16 .b8 dynamic_shared_memory[];");
+
+/// The shared memory whose size the launch decides, the same for all threads of the block; uninitialised, 16-byte
+/// aligned. A kernel has one such tile; cut it with [`Shared::offset`] and [`Shared::cast`].
+#[inline(always)]
+pub fn dynamic_shared<T: Element>() -> Shared<T> {
+    let pointer: *mut u8;
+    // SAFETY: takes the generic address of the tile declared above.
+    unsafe {
+        asm!(
+            "mov.u64 {pointer}, dynamic_shared_memory;",
+            "cvta.shared.u64 {pointer}, {pointer};",
+            pointer = out(reg64) pointer,
+            options(pure, nomem, nostack)
+        );
+        Shared::at(pointer)
+    }
+}
+
+impl<T: Element> Shared<T> {
+    /// The tile from element `i` on.
+    #[inline(always)]
+    pub fn offset(self, i: u32) -> Shared<T> {
+        // SAFETY: the checker proves that what is accessed lies inside the tile.
+        Shared(unsafe { self.0.add(i as usize) })
+    }
+
+    /// The same memory as elements of another type of the same size.
+    #[inline(always)]
+    pub fn cast<U: Element>(self) -> Shared<U> {
+        const { assert!(size_of::<T>() == size_of::<U>()) };
+        Shared(self.0.cast())
+    }
+}
