@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     let large = ops::cast(&ops::arange(300 * 300, &device)?, DType::F32)?;
     let large = ops::unary(ops::Unary::Sin, &large)?.reshape(&[300, 300])?;
     let many = ops::matmul(&large, &large)?;
-    let alone = large.to_device(&Device::cpu_with(1)?);
+    let alone = large.to_device(&Device::cpu_with(1)?)?;
     let one = ops::matmul(&alone, &alone)?;
     println!("same bits on 1 and all threads: {}", many.to_vec::<f32>()? == one.to_vec::<f32>()?);
     Ok(())

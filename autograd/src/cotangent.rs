@@ -86,11 +86,11 @@ impl Cotangent {
     /// The same values for use on another rank's device.
     pub(crate) fn moved_to(self, device: &Device) -> Result<Cotangent> {
         match self {
-            Cotangent::Dense(array) => Ok(Cotangent::Dense(array.to_device(device))),
+            Cotangent::Dense(array) => Ok(Cotangent::Dense(array.to_device(device)?)),
             Cotangent::Samples(sum) => {
                 let mut moved = SampleSum::default();
                 for (first, level, node) in sum.into_blocks() {
-                    moved.add(first, level, node.to_device(device))?;
+                    moved.add(first, level, node.to_device(device)?)?;
                 }
                 Ok(Cotangent::Samples(moved))
             }

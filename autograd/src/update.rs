@@ -1,7 +1,7 @@
 //! Element updates of parameters in place, parallel over fixed chunks.
 
 use crate::Param;
-use selfsame_engine::{Array, Device, Element, Result};
+use selfsame_engine::{Array, Element, Result};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::math::Real;
 
@@ -24,7 +24,7 @@ pub(crate) fn change<T: Element, const N: usize>(
     }
     param.update(|w| {
         let device = w.device().clone();
-        let Device::Cpu(cpu) = &device;
+        let cpu = device.host();
         cpu.workers().run_chunks(w.make_mut::<T>()?, TASK, |i, w| {
             change(cpu.isa(), w, slices.map(|x| &x[i * TASK..][..w.len()]));
         });
@@ -47,7 +47,7 @@ pub(crate) fn change2<T: Element>(
     a.update(|a| {
         b.update(|b| {
             let device = a.device().clone();
-            let Device::Cpu(cpu) = &device;
+            let cpu = device.host();
             cpu.workers().run_chunks2((a.make_mut::<T>()?, TASK), (b.make_mut::<T>()?, TASK), |i, a, b| {
                 change(cpu.isa(), a, b, &g[i * TASK..][..a.len()])
             });

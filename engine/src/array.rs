@@ -2,8 +2,11 @@
 #![allow(unsafe_code)]
 
 use crate::cpu::{Block, CpuDevice};
+use crate::gpu::{GpuBlock, GpuDevice};
 use crate::layout::{Layout, element_count, for_each_run};
 use crate::{DType, Device, Element, Error, ErrorKind, Result};
+use selfsame_kernels::launch::{Slice, SliceMut};
+use selfsame_kernels::simt;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,10 +15,41 @@ use std::sync::Arc;
 /// Cloning and viewing share the storage; writing needs the only handle (see [`Array::make_mut`]).
 #[derive(Clone)]
 pub struct Array {
-    storage: Arc<Block>,
+    storage: Storage,
     layout: Layout,
     dtype: DType,
     device: Device,
+}
+
+/// Shared memory of the host, or of a GPU device.
+#[derive(Clone)]
+enum Storage {
+    Host(Arc<Block>),
+    Gpu(Arc<GpuBlock>),
+}
+
+impl Storage {
+    /// The bytes on the host; for a GPU device, its host copy.
+    fn as_ptr(&self) -> Result<*const u8> {
+        match self {
+            Storage::Host(block) => Ok(block.as_ptr()),
+            Storage::Gpu(block) => Ok(block.host()?.as_ptr()),
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Storage::Host(block) => block.size(),
+            Storage::Gpu(block) => block.size(),
+        }
+    }
+
+    fn is_unique(&mut self) -> bool {
+        match self {
+            Storage::Host(block) => Arc::get_mut(block).is_some(),
+            Storage::Gpu(block) => Arc::get_mut(block).is_some(),
+        }
+    }
 }
 
 impl Array {
@@ -30,8 +64,25 @@ impl Array {
         owner: &'static str,
         fill: impl FnOnce(&CpuDevice, &mut [T]) -> Result<()>,
     ) -> Result<Array> {
+        if let Device::Gpu(gpu) = device {
+            gpu.count_fallback(owner);
+        }
+        Array::on_host(device, shape, owner, fill)
+    }
+
+    /// As [`Array::build`], for values that come from the host by their nature: constants, files, images. On a GPU
+    /// device they are uploaded when first used, and not counted as a computation that has no kernel.
+    ///
+    /// # Errors
+    /// As for [`Array::build`].
+    pub fn on_host<T: Element>(
+        device: &Device,
+        shape: &[usize],
+        owner: &'static str,
+        fill: impl FnOnce(&CpuDevice, &mut [T]) -> Result<()>,
+    ) -> Result<Array> {
         let n = element_count(shape)?;
-        let Device::Cpu(cpu) = device;
+        let cpu = device.host();
         let mut block = cpu.memory().take(n * size_of::<T>(), owner)?;
         if T::DTYPE == DType::Bool {
             // SAFETY: the block has at least `n` bytes. Bytes of an earlier owner may not be valid truth values.
@@ -41,12 +92,21 @@ impl Array {
         // least `n` elements long and not shared yet; every bit pattern is a valid T (bool was zeroed above).
         let out = unsafe { std::slice::from_raw_parts_mut(block.as_mut_ptr().cast::<T>(), n) };
         fill(cpu, out)?;
-        Ok(Array {
-            storage: Arc::new(block),
+        let storage = match device {
+            Device::Cpu(_) => Storage::Host(Arc::new(block)),
+            Device::Gpu(gpu) => Storage::Gpu(Arc::new(GpuBlock::on_host(gpu, n * size_of::<T>(), owner, block))),
+        };
+        Ok(Array { storage, layout: Layout::contiguous(shape), dtype: T::DTYPE, device: device.clone() })
+    }
+
+    /// A contiguous array over memory of a GPU device.
+    pub(crate) fn on_gpu(block: GpuBlock, shape: &[usize], dtype: DType, gpu: &GpuDevice) -> Array {
+        Array {
+            storage: Storage::Gpu(Arc::new(block)),
             layout: Layout::contiguous(shape),
-            dtype: T::DTYPE,
-            device: device.clone(),
-        })
+            dtype,
+            device: Device::Gpu(gpu.clone()),
+        }
     }
 
     /// An array holding `values` in row-major order.
@@ -59,7 +119,7 @@ impl Array {
             return Err(Error::new(ErrorKind::Shape, "array", format!("{} values for shape {shape:?}", values.len()))
                 .expected(format!("{n} values")));
         }
-        Array::build(device, shape, "array", |_, out| {
+        Array::on_host(device, shape, "array", |_, out| {
             out.copy_from_slice(values);
             Ok(())
         })
@@ -70,7 +130,7 @@ impl Array {
     /// # Errors
     /// `OutOfMemory`.
     pub fn full<T: Element>(value: T, shape: &[usize], device: &Device) -> Result<Array> {
-        Array::build(device, shape, "full", |_, out| {
+        Array::on_host(device, shape, "full", |_, out| {
             out.fill(value);
             Ok(())
         })
@@ -128,7 +188,7 @@ impl Array {
     }
 
     fn with_layout(&self, layout: Layout) -> Array {
-        Array { storage: Arc::clone(&self.storage), layout, dtype: self.dtype, device: self.device.clone() }
+        Array { storage: self.storage.clone(), layout, dtype: self.dtype, device: self.device.clone() }
     }
 
     /// A view with the axes in the order `axes`.
@@ -213,7 +273,7 @@ impl Array {
     /// `OutOfMemory`.
     pub fn copy(&self) -> Result<Array> {
         crate::with_dtype!(self.dtype, T, {
-            let source = self.storage.as_ptr().cast::<T>();
+            let source = self.storage.as_ptr()?.cast::<T>();
             Array::build::<T>(&self.device, self.shape(), "copy", |_, out| {
                 let mut at = 0;
                 for_each_run(&self.layout, |base, stride, len| {
@@ -254,7 +314,7 @@ impl Array {
         }
         // SAFETY: the dtype matches T, and a contiguous layout spans `numel` elements from `offset` inside the storage.
         Ok(unsafe {
-            std::slice::from_raw_parts(self.storage.as_ptr().cast::<T>().add(self.layout.offset()), self.numel())
+            std::slice::from_raw_parts(self.storage.as_ptr()?.cast::<T>().add(self.layout.offset()), self.numel())
         })
     }
 
@@ -272,7 +332,7 @@ impl Array {
         };
         // SAFETY: the block is initialised and at least `n` elements long. Every bit pattern is a valid numeric T; the
         // elements of a bool array up to the last one that a layout reaches were written as bool.
-        Ok(unsafe { std::slice::from_raw_parts(self.storage.as_ptr().cast::<T>(), n) })
+        Ok(unsafe { std::slice::from_raw_parts(self.storage.as_ptr()?.cast::<T>(), n) })
     }
 
     /// The elements for writing. Copies first when the storage is shared or not contiguous.
@@ -281,28 +341,82 @@ impl Array {
     /// When the element type is another, or `OutOfMemory`.
     pub fn make_mut<T: Element>(&mut self) -> Result<&mut [T]> {
         self.expect_dtype::<T>()?;
-        if !self.is_contiguous() || Arc::get_mut(&mut self.storage).is_none() {
-            *self = self.copy()?;
-        }
+        self.make_unique()?;
         let (offset, n) = (self.layout.offset(), self.layout.numel());
-        let block = Arc::get_mut(&mut self.storage).expect("a fresh copy has one handle");
+        let data = match &mut self.storage {
+            Storage::Host(block) => Arc::get_mut(block).expect("made unique above").as_mut_ptr(),
+            Storage::Gpu(block) => Arc::get_mut(block).expect("made unique above").host_mut()?.as_mut_ptr(),
+        };
         // SAFETY: as in `as_slice`, and this is the only handle to the storage.
-        Ok(unsafe { std::slice::from_raw_parts_mut(block.as_mut_ptr().cast::<T>().add(offset), n) })
+        Ok(unsafe { std::slice::from_raw_parts_mut(data.cast::<T>().add(offset), n) })
     }
 
-    /// The same elements for use on another device. CPU devices share memory, so between them this is a view.
-    pub fn to_device(&self, device: &Device) -> Array {
-        Array { device: device.clone(), ..self.clone() }
+    fn make_unique(&mut self) -> Result<()> {
+        if !self.is_contiguous() || !self.storage.is_unique() {
+            *self = self.copy()?;
+        }
+        Ok(())
+    }
+
+    fn gpu_block(&self) -> Result<&GpuBlock> {
+        match &self.storage {
+            Storage::Gpu(block) => Ok(block),
+            Storage::Host(_) => Err(Error::new(ErrorKind::Device, "array", format!("{:?}", self.device))
+                .expected("an array of a GPU device")),
+        }
+    }
+
+    /// The elements of a contiguous array in the memory of its GPU device, as cells of the element type's size.
+    pub(crate) fn cells<C: simt::Element>(&self) -> Result<Slice<'_, C>> {
+        debug_assert!(self.is_contiguous() && size_of::<C>() == self.dtype.size());
+        let offset = (self.layout.offset() * size_of::<C>()) as u64;
+        Ok(Slice::at(self.gpu_block()?.address()?.offset(offset), self.numel()))
+    }
+
+    /// The whole storage from its first cell on, for kernels that follow a layout.
+    pub(crate) fn storage_cells<C: simt::Element>(&self) -> Result<Slice<'_, C>> {
+        let block = self.gpu_block()?;
+        Ok(Slice::at(block.address()?, block.size() / size_of::<C>()))
+    }
+
+    /// The elements in device memory for writing. Copies first when the storage is shared or not contiguous.
+    pub(crate) fn cells_mut<C: simt::Element>(&mut self) -> Result<SliceMut<'_, C>> {
+        self.make_unique()?;
+        let (offset, n) = ((self.layout.offset() * size_of::<C>()) as u64, self.numel());
+        match &mut self.storage {
+            Storage::Gpu(block) => {
+                let block = Arc::get_mut(block).expect("made unique above");
+                Ok(SliceMut::at(block.address_mut()?.offset(offset), n))
+            }
+            Storage::Host(_) => Err(Error::new(ErrorKind::Device, "array", format!("{:?}", self.device))
+                .expected("an array of a GPU device")),
+        }
+    }
+
+    /// The same elements for use on another device: a view where both share memory, else a copy.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, or when a device fails.
+    pub fn to_device(&self, device: &Device) -> Result<Array> {
+        match (&self.device, device) {
+            (Device::Cpu(_), Device::Cpu(_)) => Ok(Array { device: device.clone(), ..self.clone() }),
+            (from, to) if from.is(to) => Ok(self.clone()),
+            _ => crate::with_dtype!(self.dtype, T, Array::from_slice(&self.to_vec::<T>()?, self.shape(), device)),
+        }
     }
 
     /// Whether this is the only handle to its storage, so that writing needs no copy.
     pub fn is_unique(&mut self) -> bool {
-        Arc::get_mut(&mut self.storage).is_some()
+        self.storage.is_unique()
     }
 
     /// Whether both are views of one storage.
     pub fn shares_storage(&self, other: &Array) -> bool {
-        Arc::ptr_eq(&self.storage, &other.storage)
+        match (&self.storage, &other.storage) {
+            (Storage::Host(a), Storage::Host(b)) => Arc::ptr_eq(a, b),
+            (Storage::Gpu(a), Storage::Gpu(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
     }
 
     /// The elements in row-major order.

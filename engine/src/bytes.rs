@@ -98,7 +98,7 @@ pub(crate) fn for_each_piece(x: &Array, one_nan: bool, mut sink: impl FnMut(&[u8
 pub(crate) fn from_bytes(bytes: &[u8], dtype: DType, shape: &[usize], device: &Device) -> Result<Array> {
     let corrupt = |got: String| Error::new(ErrorKind::Corrupt, "array bytes", got);
     with_dtype!(dtype, T, {
-        Array::build::<T>(device, shape, "tensor file", |_, out| {
+        Array::on_host::<T>(device, shape, "tensor file", |_, out| {
             if bytes.len() != size_of_val(out) {
                 return Err(corrupt(format!("{} bytes", bytes.len())).expected(format!("{} bytes", size_of_val(out))));
             }

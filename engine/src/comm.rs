@@ -114,7 +114,7 @@ impl Comm {
     /// As for [`Comm::exchange`], or when shapes differ beyond axis 0.
     pub fn all_gather(&self, local: &Array) -> Result<Array> {
         let parts = self.exchange(local.clone())?;
-        let parts: Vec<Array> = parts.iter().map(|p| p.to_device(local.device())).collect();
+        let parts = parts.iter().map(|p| p.to_device(local.device())).collect::<Result<Vec<_>>>()?;
         ops::concat(&parts.iter().collect::<Vec<_>>(), 0)
     }
 
@@ -125,9 +125,10 @@ impl Comm {
     pub fn broadcast(&self, local: &Array, root: usize) -> Result<Array> {
         let parts = self.exchange(local.clone())?;
         let size = parts.len();
-        parts.get(root).map(|p| p.to_device(local.device())).ok_or_else(|| {
+        let part = parts.get(root).ok_or_else(|| {
             Error::new(ErrorKind::Config, "broadcast", format!("root {root}")).expected(format!("a rank below {size}"))
-        })
+        })?;
+        part.to_device(local.device())
     }
 
     /// The sum over ranks, added in rank order, on every rank. Sums over samples go through [`Comm::all_sum`].
@@ -136,8 +137,8 @@ impl Comm {
     /// As for [`Comm::exchange`].
     pub fn all_reduce(&self, local: &Array) -> Result<Array> {
         let mut parts = self.exchange(local.clone())?.into_iter().map(|p| p.to_device(local.device()));
-        let first = parts.next().expect("a group has at least one rank");
-        parts.try_fold(first, |sum, part| ops::add_assign(sum, &part))
+        let first = parts.next().expect("a group has at least one rank")?;
+        parts.try_fold(first, |sum, part| ops::add_assign(sum, &part?))
     }
 
     /// This rank's equal share along axis 0 of [`Comm::all_reduce`].
@@ -167,7 +168,7 @@ impl Comm {
         let mut total = SampleSum::default();
         for part in self.exchange(local)? {
             for (first, level, node) in part.into_blocks() {
-                let node = device.as_ref().map_or(node.clone(), |device| node.to_device(device));
+                let node = device.as_ref().map(|device| node.to_device(device)).unwrap_or(Ok(node))?;
                 total.add(first, level, node)?;
             }
         }

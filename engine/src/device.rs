@@ -1,27 +1,43 @@
 //! Where arrays live and primitives run.
 
 use crate::cpu::{CpuDevice, MemoryStats};
+use crate::gpu::GpuDevice;
 use crate::names::nearest;
 use crate::{Error, ErrorKind, Result};
+use selfsame_kernels::host::HostLauncher;
+
+/// The devices by name.
+const NAMES: [&str; 2] = ["cpu", "simt"];
 
 /// A device. Each family of primitives matches on it once.
 #[derive(Clone, Debug)]
 pub enum Device {
     /// The host's processor.
     Cpu(CpuDevice),
+    /// A device that runs kernels: a GPU, or the host executor in its place.
+    Gpu(GpuDevice),
 }
 
 impl Device {
-    /// Opens a device by name: `cpu`, with one thread per core.
+    /// Opens a device by name: `cpu` or `simt`, with one thread per core.
     ///
     /// # Errors
     /// Names the known devices when there is none of that name.
     pub fn open(name: &str) -> Result<Device> {
+        Device::open_beside(name, CpuDevice::all_cores()?)
+    }
+
+    /// Opens a device by name, with `cpu` as the CPU or beside the device.
+    ///
+    /// # Errors
+    /// As for [`Device::open`].
+    pub fn open_beside(name: &str, cpu: CpuDevice) -> Result<Device> {
         match name {
-            "cpu" => Device::cpu(),
+            "cpu" => Ok(Device::Cpu(cpu)),
+            "simt" => Ok(Device::Gpu(GpuDevice::new(Box::new(HostLauncher::new()), cpu))),
             _ => {
-                let error = Error::new(ErrorKind::Device, "device", format!("'{name}'")).expected("cpu");
-                Err(match nearest(name, ["cpu"]) {
+                let error = Error::new(ErrorKind::Device, "device", format!("'{name}'")).expected(NAMES.join(" or "));
+                Err(match nearest(name, NAMES) {
                     Some(known) => error.hint(format!("is '{known}' meant?")),
                     None => error,
                 })
@@ -45,32 +61,55 @@ impl Device {
         CpuDevice::new(threads).map(Device::Cpu)
     }
 
+    /// The device's name, as [`Device::open`] takes it.
+    pub fn name(&self) -> &str {
+        match self {
+            Device::Cpu(_) => "cpu",
+            Device::Gpu(gpu) => gpu.name(),
+        }
+    }
+
+    /// The CPU: this device, or the one beside it.
+    pub fn host(&self) -> &CpuDevice {
+        match self {
+            Device::Cpu(cpu) => cpu,
+            Device::Gpu(gpu) => gpu.host(),
+        }
+    }
+
+    /// The device that runs kernels, if this is one.
+    pub fn gpu(&self) -> Option<&GpuDevice> {
+        match self {
+            Device::Cpu(_) => None,
+            Device::Gpu(gpu) => Some(gpu),
+        }
+    }
+
     /// Bytes in use.
     pub fn memory(&self) -> MemoryStats {
         match self {
             Device::Cpu(cpu) => cpu.memory().stats(),
+            Device::Gpu(gpu) => gpu.memory(),
         }
     }
 
     /// Makes every differentiable operation on this device check what it computes; see
     /// [`CpuDevice::set_finite_checks`].
     pub fn set_finite_checks(&self, on: bool) {
-        match self {
-            Device::Cpu(cpu) => cpu.set_finite_checks(on),
-        }
+        self.host().set_finite_checks(on);
     }
 
     /// Whether operations check what they compute.
     pub fn checks_finite(&self) -> bool {
-        match self {
-            Device::Cpu(cpu) => cpu.checks_finite(),
-        }
+        self.host().checks_finite()
     }
 
     /// Whether both are handles to one device.
     pub fn is(&self, other: &Device) -> bool {
         match (self, other) {
             (Device::Cpu(a), Device::Cpu(b)) => a.is(b),
+            (Device::Gpu(a), Device::Gpu(b)) => a.is(b),
+            _ => false,
         }
     }
 }

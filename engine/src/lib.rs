@@ -1,7 +1,7 @@
 //! Arrays, primitives and devices. No gradients live here.
 //!
 //! - [`Array`]: storage, shape, strides, element type, device; [`ops`]: the primitives on arrays.
-//! - [`Device`] and [`cpu`]: where they run.
+//! - [`Device`], [`cpu`] and [`gpu`]: where they run.
 //! - [`rows`]: reductions over samples, whose bits do not depend on how a batch is cut.
 //! - [`TensorFile`] and [`hash`]: arrays in files, and what identifies their content.
 //! - [`comm`]: collectives between ranks, in canonical order.
@@ -13,6 +13,7 @@ pub mod cpu;
 mod device;
 mod dtype;
 mod error;
+pub mod gpu;
 pub mod hash;
 mod layout;
 mod names;

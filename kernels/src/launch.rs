@@ -247,6 +247,11 @@ impl std::error::Error for LaunchError {}
 macro_rules! launch_values {
     ($($slice:ident)*) => {$(
         impl<T> $slice<'_, T> {
+            /// `len` elements from `address` on. The caller keeps the memory allocated for as long as the slice lives.
+            pub fn at(address: Address, len: usize) -> Self {
+                $slice { address, len, marker: PhantomData }
+            }
+
             /// The slice without its type.
             pub fn value(&self) -> ArgValue {
                 ArgValue::Memory { address: self.address, len: self.len as u64 }

@@ -117,7 +117,7 @@ fn mean_over_pairs(anchors: &Tensor, candidates: &Tensor, o: &NtXent, comm: &Arc
 
 /// The mask `[2n, 2N]` that is true where a candidate is the anchor itself.
 fn itself(anchors: &Tensor, global: usize, place: impl Fn(usize) -> usize) -> Result<Array> {
-    Array::build::<bool>(anchors.device(), &[anchors.shape()[0], 2 * global], "nt_xent", |_, mask| {
+    Array::on_host::<bool>(anchors.device(), &[anchors.shape()[0], 2 * global], "nt_xent", |_, mask| {
         mask.fill(false);
         mask.chunks_mut(2 * global).enumerate().for_each(|(row, mask)| mask[place(row)] = true);
         Ok(())

@@ -43,7 +43,7 @@ impl Op for SampleTotals {
         let [_images, _c] = x[0].dims()?;
         save.keep_shape(x[0].shape());
         let local = ops::rows_sum(x[0], Rows::of(x[0].shape(), self.first_image)?)?;
-        Ok(vec![self.comm.all_sum(local)?.total()?.to_device(x[0].device())])
+        Ok(vec![self.comm.all_sum(local)?.total()?.to_device(x[0].device())?])
     }
 
     fn vjp(&self, saved: &Saved, dy: &[Option<Array>], _: &[bool]) -> Result<Vec<Option<Cotangent>>> {

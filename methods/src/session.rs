@@ -234,8 +234,8 @@ fn first_manifest(config: &Config, train: &dyn Dataset) -> Result<Manifest> {
 }
 
 fn session(device: &Device, done: u64) -> Session {
-    let Device::Cpu(cpu) = device;
-    Session::begin(done, "cpu", cpu.isa().name(), cpu.workers().threads(), 1)
+    let cpu = device.host();
+    Session::begin(done, device.name(), cpu.isa().name(), cpu.workers().threads(), 1)
 }
 
 /// Takes over the newest good checkpoint.

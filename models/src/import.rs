@@ -105,5 +105,5 @@ fn converted(name: &str, array: &Array, p: &Param) -> Result<Option<Array>> {
         return Ok(None);
     };
     let value = array.permute(rule.axes)?.contiguous()?;
-    Ok(Some(ops::cast(&value, own.dtype())?.to_device(own.device())))
+    Ok(Some(ops::cast(&value, own.dtype())?.to_device(own.device())?))
 }

@@ -108,7 +108,7 @@ impl Init {
     /// The values of `fill` in f32.
     fn draw(&self, path: &str, shape: &[usize], fill: Fill) -> Result<Array> {
         let stream = |attempt| Key::new(self.seed, Purpose::Init).stream(attempt, philox::key_of_path(path), 0);
-        Array::build(&self.device, shape, "init", |_, out| {
+        Array::on_host(&self.device, shape, "init", |_, out| {
             match fill {
                 Fill::Zeros => out.fill(0.0),
                 Fill::Ones => out.fill(1.0),

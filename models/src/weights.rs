@@ -50,7 +50,7 @@ pub fn restore(module: &dyn Module, root: &str, state: &Tensors) -> Result<()> {
     }
     faults.0.extend(unexpected.iter().map(|name| format!("unexpected '{name}'")));
     faults.into_result("weights")?;
-    pairs.into_iter().try_for_each(|(p, value)| p.set(value.to_device(p.array().device())))
+    pairs.into_iter().try_for_each(|(p, value)| p.set(value.to_device(p.array().device())?))
 }
 
 /// Saves all parameters and buffers of `module` under their paths below `root`, with a text for the file's metadata.

@@ -1,5 +1,6 @@
 //! Arguments shared by all commands that compute: device, threads, numerics.
 
+use selfsame_engine::cpu::CpuDevice;
 use selfsame_engine::{Device, Error, ErrorKind, Result};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -22,23 +23,20 @@ impl Compute {
             return Err(Error::new(ErrorKind::Config, "--numerics", format!("'{}' on device cpu", self.numerics))
                 .expected("strict: the only numerics of this device"));
         }
-        match (self.device.as_str(), self.threads) {
-            ("cpu", Some(threads)) => Device::cpu_with(threads),
-            (name, _) => Device::open(name),
-        }
+        let cpu = match self.threads {
+            Some(threads) => CpuDevice::new(threads)?,
+            None => CpuDevice::all_cores()?,
+        };
+        Device::open_beside(&self.device, cpu)
     }
 }
 
 /// Threads that a device computes with.
 pub(crate) fn threads(device: &Device) -> usize {
-    match device {
-        Device::Cpu(cpu) => cpu.workers().threads(),
-    }
+    device.host().workers().threads()
 }
 
 /// Name of the instruction set that a device computes with.
 pub(crate) fn isa(device: &Device) -> &'static str {
-    match device {
-        Device::Cpu(cpu) => cpu.isa().name(),
-    }
+    device.host().isa().name()
 }

@@ -186,7 +186,7 @@ fn mean_over_groups(first: usize, groups: Vec<Moments>, ranks: Option<&Comm>) ->
     for (first, groups) in all {
         for (i, moments) in groups.into_iter().enumerate() {
             for (sum, moment) in sums.iter_mut().zip(moments) {
-                sum.add(first - start + i, 0, moment.to_device(&device))?;
+                sum.add(first - start + i, 0, moment.to_device(&device)?)?;
             }
         }
     }
@@ -221,7 +221,7 @@ fn group_stats(x: &Array, rows: Rows, comm: Option<&Comm>) -> Result<ChannelStat
     let mut all = StatsTree::default();
     for part in comm.exchange(local)? {
         for (first, level, stats) in part.into_blocks() {
-            let (mean, m2) = (stats.mean.to_device(x.device()), stats.m2.to_device(x.device()));
+            let (mean, m2) = (stats.mean.to_device(x.device())?, stats.m2.to_device(x.device())?);
             all.insert(first, level, ChannelStats { mean, m2, ..stats }, &mut ChannelStats::merge)?;
         }
     }

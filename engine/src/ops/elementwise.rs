@@ -5,7 +5,7 @@
 use super::operand::{Operand, map1, map2, same_device, same_kind, write_blocks};
 use super::{cast, is_half, through_f32, unsupported, with_real};
 use crate::layout::broadcast_shape;
-use crate::{Array, DType, Device, Element, Error, ErrorKind, Result, with_dtype};
+use crate::{Array, DType, Element, Error, ErrorKind, Result, with_dtype};
 use selfsame_kernels::elementwise;
 pub use selfsame_kernels::elementwise::{Binary, Unary};
 use selfsame_kernels::math::Real;
@@ -184,7 +184,7 @@ pub fn is_finite(x: &Array) -> Result<bool> {
     }
     with_real!("is_finite", x.dtype(), T, {
         const BLOCK: usize = 1 << 14;
-        let Device::Cpu(cpu) = x.device();
+        let cpu = x.device().host();
         let x = x.contiguous()?;
         let values = x.as_slice::<T>()?;
         let finite = AtomicBool::new(true);

@@ -216,7 +216,7 @@ fn add_at(
         sum: impl Fn(T, T) -> T + Sync,
     ) -> Result<Array> {
         let (device, src) = (base.device().clone(), src.contiguous()?);
-        let (Device::Cpu(cpu), source) = (&device, src.as_slice::<T>()?);
+        let (cpu, source) = (device.host(), src.as_slice::<T>()?);
         cpu.workers().run_chunks(base.make_mut::<T>()?, block.max(1), |outer, out| {
             visit(outer, &mut |to, from, len| {
                 for (out, &x) in out[to..to + len].iter_mut().zip(&source[from..from + len]) {

@@ -38,7 +38,7 @@ pub(super) fn sample_nodes<T: Element>(
         .map(|_| Array::build::<T>(x.device(), shape, owner, |_, _| Ok(())))
         .collect::<Result<Vec<_>>>()?;
     let mut slices = nodes.iter_mut().map(Array::make_mut::<T>).collect::<Result<Vec<_>>>()?;
-    let crate::Device::Cpu(cpu) = x.device();
+    let cpu = x.device().host();
     fill(&cpu.contraction(), &mut slices);
     let mut tree = SampleSum::default();
     for ((first, level), node) in blocks.into_iter().zip(nodes) {

@@ -2,7 +2,7 @@
 
 use super::operand::same_kind;
 use super::{cast, is_half, with_real};
-use crate::{Array, DType, Device, Element, Error, ErrorKind, Result};
+use crate::{Array, DType, Element, Error, ErrorKind, Result};
 use selfsame_kernels::lanes;
 use selfsame_kernels::math::Real;
 use selfsame_kernels::order::NORM_CHUNK;
@@ -18,7 +18,7 @@ pub fn norm_sq(x: &Array) -> Result<f64> {
     }
     let x = x.contiguous()?;
     with_real!("norm_sq", x.dtype(), T, {
-        let (values, Device::Cpu(cpu)) = (x.as_slice::<T>()?, x.device());
+        let (values, cpu) = (x.as_slice::<T>()?, x.device().host());
         Ok(over_chunks(&x, |range| lanes::sum_sq(cpu.isa(), &values[range])).to_f64())
     })
 }
@@ -38,13 +38,13 @@ pub fn dot(a: &Array, b: &Array) -> Result<f64> {
     }
     let (a, b) = (a.contiguous()?, b.contiguous()?);
     with_real!("dot", a.dtype(), T, {
-        let (x, y, Device::Cpu(cpu)) = (a.as_slice::<T>()?, b.as_slice::<T>()?, a.device());
+        let (x, y, cpu) = (a.as_slice::<T>()?, b.as_slice::<T>()?, a.device().host());
         Ok(over_chunks(&a, |range| lanes::dot(cpu.isa(), &x[range.clone()], &y[range])).to_f64())
     })
 }
 
 fn over_chunks<T: Element + Real>(x: &Array, chunk: impl Fn(std::ops::Range<usize>) -> T + Sync) -> T {
-    let (n, Device::Cpu(cpu)) = (x.numel(), x.device());
+    let (n, cpu) = (x.numel(), x.device().host());
     let mut chunks = vec![T::ZERO; n.div_ceil(NORM_CHUNK)];
     // Four chunks are as much work as a task of an element-wise primitive.
     cpu.workers().run_chunks(&mut chunks, 4, |task, out| {

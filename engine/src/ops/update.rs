@@ -2,7 +2,7 @@
 
 use super::operand::{Operand, same_kind, write_blocks};
 use super::{cast, is_half, with_real};
-use crate::{Array, DType, Device, Element, Error, ErrorKind, Result};
+use crate::{Array, DType, Element, Error, ErrorKind, Result};
 use selfsame_kernels::elementwise;
 use selfsame_kernels::math::Real;
 
@@ -21,7 +21,7 @@ pub fn add_assign(a: Array, b: &Array) -> Result<Array> {
         }
         dtype if is_half(dtype) => in_f32(a, b, add_assign),
         dtype => with_real!("add_assign", dtype, T, {
-            let Device::Cpu(cpu) = a.device();
+            let cpu = a.device().host();
             let isa = cpu.isa();
             update::<T>(a, b, |a, b| elementwise::add_assign(isa, b, a))
         }),
@@ -37,7 +37,7 @@ pub fn add_scaled(a: Array, alpha: f64, x: &Array) -> Result<Array> {
     if is_half(a.dtype()) {
         return in_f32(a, x, |a, x| add_scaled(a, alpha, x));
     }
-    let Device::Cpu(cpu) = a.device();
+    let cpu = a.device().host();
     let isa = cpu.isa();
     with_real!(
         "add_scaled",
@@ -58,7 +58,7 @@ pub fn scale(mut a: Array, alpha: f64) -> Result<Array> {
     }
     with_real!("scale", a.dtype(), T, {
         let device = a.device().clone();
-        let Device::Cpu(cpu) = &device;
+        let cpu = device.host();
         let alpha = <T as Real>::from_f64(alpha);
         write_blocks(cpu, a.make_mut::<T>()?, |_: &mut (), _, a| elementwise::scale(cpu.isa(), alpha, a));
         Ok(a)
@@ -68,7 +68,7 @@ pub fn scale(mut a: Array, alpha: f64) -> Result<Array> {
 /// Runs `change` over corresponding blocks of `a` and `b`.
 fn update<T: Element>(mut a: Array, b: &Array, change: impl Fn(&mut [T], &[T]) + Sync) -> Result<Array> {
     let device = a.device().clone();
-    let Device::Cpu(cpu) = &device;
+    let cpu = device.host();
     let b = Operand::<T>::new(b, b.shape())?;
     write_blocks(cpu, a.make_mut::<T>()?, |scratch, start, a| change(a, b.read(start, a.len(), scratch)));
     Ok(a)

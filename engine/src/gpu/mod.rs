@@ -1,0 +1,139 @@
+//! The GPU device, written once over the launcher interface: `simt` runs the kernels on the host, every access
+//! checked; `cuda:N` runs them on a GPU.
+//!
+//! An array of this device lives in the device's memory, with a copy in the host's where one is asked for
+//! ([`storage`]). A primitive launches kernels; what no kernel computes (f64, say) falls back to the CPU, gives the
+//! same bits, and is counted ([`GpuDevice::host_fallbacks`]), so that nobody is slow without knowing.
+
+mod storage;
+
+pub(crate) use storage::GpuBlock;
+
+use crate::cpu::{CpuDevice, MemoryStats};
+use crate::{Array, DType, Error, ErrorKind, Result};
+use selfsame_kernels::launch::{Buffer, LaunchError, Launcher};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A device that runs kernels. Cloning gives another handle to the same device.
+#[derive(Clone)]
+pub struct GpuDevice(Arc<Inner>);
+
+struct Inner {
+    launcher: Box<dyn Launcher>,
+    host: CpuDevice,
+    usage: Mutex<Usage>,
+}
+
+#[derive(Default)]
+struct Usage {
+    live: usize,
+    peak: usize,
+    owners: BTreeMap<&'static str, usize>,
+    host_fallbacks: BTreeMap<&'static str, u64>,
+}
+
+impl GpuDevice {
+    /// A device over `launcher`; what has no kernel runs on `host`.
+    pub fn new(launcher: Box<dyn Launcher>, host: CpuDevice) -> GpuDevice {
+        GpuDevice(Arc::new(Inner { launcher, host, usage: Mutex::default() }))
+    }
+
+    /// The device's name: `simt`, `cuda:0`.
+    pub fn name(&self) -> &str {
+        self.0.launcher.name()
+    }
+
+    /// The CPU beside it: computes what no kernel does, and holds host copies.
+    pub fn host(&self) -> &CpuDevice {
+        &self.0.host
+    }
+
+    /// Waits for all work, and reports what it did wrong.
+    ///
+    /// # Errors
+    /// `Device` when a kernel failed.
+    pub fn synchronize(&self) -> Result<()> {
+        self.submit(|launcher| launcher.synchronize())
+    }
+
+    /// Hands work to the launcher.
+    ///
+    /// # Errors
+    /// `Device` or `OutOfMemory`, as the launcher says.
+    #[track_caller]
+    pub fn submit<T>(&self, work: impl FnOnce(&dyn Launcher) -> std::result::Result<T, LaunchError>) -> Result<T> {
+        work(self.0.launcher.as_ref()).map_err(failure)
+    }
+
+    /// Bytes of device memory in use.
+    pub fn memory(&self) -> MemoryStats {
+        let usage = self.usage();
+        let mut owners: Vec<_> = usage.owners.iter().filter(|(_, n)| **n > 0).map(|(o, n)| (*o, *n)).collect();
+        owners.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        MemoryStats { live: usage.live, peak: usage.peak, cached: 0, owners }
+    }
+
+    /// Starts a new measurement of the peak.
+    pub fn reset_peak(&self) {
+        let mut usage = self.usage();
+        usage.peak = usage.live;
+    }
+
+    /// The operations that ran on the CPU beside the device so far, and how often.
+    pub fn host_fallbacks(&self) -> Vec<(&'static str, u64)> {
+        self.usage().host_fallbacks.iter().map(|(op, n)| (*op, *n)).collect()
+    }
+
+    pub(crate) fn count_fallback(&self, op: &'static str) {
+        *self.usage().host_fallbacks.entry(op).or_default() += 1;
+    }
+
+    /// Whether both are handles to one device.
+    pub fn is(&self, other: &GpuDevice) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    fn free(&self, buffer: Buffer) {
+        self.0.launcher.free(buffer);
+    }
+
+    fn usage(&self) -> MutexGuard<'_, Usage> {
+        // Every update below is one statement: a panic elsewhere leaves the counters consistent.
+        self.0.usage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An array whose elements a kernel is about to write.
+    pub(crate) fn empty(&self, shape: &[usize], dtype: DType, owner: &'static str) -> Result<Array> {
+        let bytes = crate::element_count(shape)? * dtype.size();
+        Ok(Array::on_gpu(GpuBlock::on_device(self, bytes, owner)?, shape, dtype, self))
+    }
+}
+
+impl fmt::Debug for GpuDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (beside {:?})", self.name(), self.host())
+    }
+}
+
+/// What a launch did wrong, as an error of the engine. Not a `From`: a second conversion into `Error` would make
+/// `Ok(..?)` in closures ambiguous for everyone.
+#[track_caller]
+fn failure(error: LaunchError) -> Error {
+    match error {
+        LaunchError::Arguments { kernel, got, expected } => {
+            Error::new(ErrorKind::Device, format!("kernel {kernel}"), got).expected(expected)
+        }
+        LaunchError::OutOfMemory { bytes, detail } => {
+            Error::new(ErrorKind::OutOfMemory, "device memory", format!("a request for {bytes} bytes"))
+                .expected(detail)
+                .hint("a smaller batch, or recomputation of blocks")
+        }
+        LaunchError::Findings { kernel, findings } => {
+            let got = format!("{} findings:\n  {}", findings.len(), findings.join("\n  "));
+            Error::new(ErrorKind::Device, format!("kernel {kernel}"), got).expected("a correct kernel")
+        }
+        LaunchError::Device { got, hint } => Error::new(ErrorKind::Device, "device", got).hint(hint),
+    }
+}
