@@ -373,10 +373,12 @@ impl Array {
         Ok(Slice::at(self.gpu_block()?.address()?.offset(offset), self.numel()))
     }
 
-    /// The whole storage from its first cell on, for kernels that follow a layout.
-    pub(crate) fn storage_cells<C: simt::Element>(&self) -> Result<Slice<'_, C>> {
-        let block = self.gpu_block()?;
-        Ok(Slice::at(block.address()?, block.size() / size_of::<C>()))
+    /// The cells from the layout's first element to the last that its strides, none negative, reach.
+    pub(crate) fn reached_cells<C: simt::Element>(&self) -> Result<Slice<'_, C>> {
+        debug_assert!(size_of::<C>() == self.dtype.size() && self.layout.strides().iter().all(|s| *s >= 0));
+        let offset = self.layout.offset();
+        let address = self.gpu_block()?.address()?.offset((offset * size_of::<C>()) as u64);
+        Ok(Slice::at(address, self.layout.reach().saturating_sub(offset)))
     }
 
     /// The elements in device memory for writing. Copies first when the storage is shared or not contiguous.

@@ -7,7 +7,7 @@ use crate::{Error, ErrorKind, Result};
 use selfsame_kernels::host::HostLauncher;
 
 /// The devices by name.
-const NAMES: [&str; 2] = ["cpu", "simt"];
+const NAMES: [&str; 3] = ["cpu", "simt", "cuda:0"];
 
 /// A device. Each family of primitives matches on it once.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub enum Device {
 }
 
 impl Device {
-    /// Opens a device by name: `cpu` or `simt`, with one thread per core.
+    /// Opens a device by name: `cpu`, `simt`, `cuda` or `cuda:N`, with one CPU thread per core.
     ///
     /// # Errors
     /// Names the known devices when there is none of that name.
@@ -35,6 +35,7 @@ impl Device {
         match name {
             "cpu" => Ok(Device::Cpu(cpu)),
             "simt" => Ok(Device::Gpu(GpuDevice::new(Box::new(HostLauncher::new()), cpu))),
+            _ if name == "cuda" || name.starts_with("cuda:") => cuda(name, cpu),
             _ => {
                 let error = Error::new(ErrorKind::Device, "device", format!("'{name}'")).expected(NAMES.join(" or "));
                 Err(match nearest(name, NAMES) {
@@ -112,4 +113,22 @@ impl Device {
             _ => false,
         }
     }
+}
+
+/// Opens GPU `cuda:N`; `cuda` is the first.
+#[cfg(feature = "cuda")]
+fn cuda(name: &str, cpu: CpuDevice) -> Result<Device> {
+    let number = name.strip_prefix("cuda:").unwrap_or("0");
+    let number: usize = number.parse().map_err(|_| {
+        Error::new(ErrorKind::Device, "device", format!("'{name}'")).expected("cuda:N with N a number from 0")
+    })?;
+    let launcher = crate::gpu::submitted(crate::gpu::cuda::CudaLauncher::open(number))?;
+    Ok(Device::Gpu(GpuDevice::new(Box::new(launcher), cpu)))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(name: &str, _: CpuDevice) -> Result<Device> {
+    Err(Error::new(ErrorKind::Device, "device", format!("'{name}'"))
+        .expected("a build with the feature cuda")
+        .hint("leave out --no-default-features, or use cpu or simt"))
 }

@@ -5,8 +5,13 @@
 //! ([`storage`]). A primitive launches kernels; what no kernel computes (f64, say) falls back to the CPU, gives the
 //! same bits, and is counted ([`GpuDevice::host_fallbacks`]), so that nobody is slow without knowing.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+mod axes;
+pub(crate) mod elementwise;
 mod storage;
 
+use axes::{Axes, extent};
 pub(crate) use storage::GpuBlock;
 
 use crate::cpu::{CpuDevice, MemoryStats};
@@ -64,7 +69,7 @@ impl GpuDevice {
     /// `Device` or `OutOfMemory`, as the launcher says.
     #[track_caller]
     pub fn submit<T>(&self, work: impl FnOnce(&dyn Launcher) -> std::result::Result<T, LaunchError>) -> Result<T> {
-        work(self.0.launcher.as_ref()).map_err(failure)
+        submitted(work(self.0.launcher.as_ref()))
     }
 
     /// Bytes of device memory in use.
@@ -115,6 +120,12 @@ impl fmt::Debug for GpuDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (beside {:?})", self.name(), self.host())
     }
+}
+
+/// The result of a launcher, with its error as one of the engine.
+#[track_caller]
+pub(crate) fn submitted<T>(result: std::result::Result<T, LaunchError>) -> Result<T> {
+    result.map_err(failure)
 }
 
 /// What a launch did wrong, as an error of the engine. Not a `From`: a second conversion into `Error` would make

@@ -1,7 +1,8 @@
 //! Comparisons and the logic of truth values.
 
 use super::operand::{Operand, map1, map2, same_kind};
-use super::{cast, unsupported};
+use super::{cast, kernels_for, unsupported};
+use crate::gpu;
 use crate::layout::broadcast_shape;
 use crate::{Array, DType, Element, Result, with_dtype};
 pub use selfsame_kernels::elementwise::Compare;
@@ -13,6 +14,9 @@ pub use selfsame_kernels::elementwise::Compare;
 pub fn compare(op: Compare, a: &Array, b: &Array) -> Result<Array> {
     same_kind(op.name(), a, b)?;
     let shape = broadcast_shape(op.name(), a.shape(), b.shape())?;
+    if let Some(gpu) = kernels_for(a) {
+        return gpu::elementwise::compare(gpu, op, a, b, &shape);
+    }
     with_dtype!(a.dtype(), T, compare_elements::<T>(op, a, b, &shape))
 }
 
@@ -41,7 +45,11 @@ pub fn compare_scalar(op: Compare, a: &Array, s: f64) -> Result<Array> {
         DType::F32 | DType::BF16 | DType::F16 => DType::F32,
         _ => DType::F64,
     };
-    compare(op, &cast(a, computed)?, &cast(&Array::scalar(s, a.device())?, computed)?)
+    let s = match computed {
+        DType::F32 => Array::scalar(s as f32, a.device())?,
+        _ => Array::scalar(s, a.device())?,
+    };
+    compare(op, &cast(a, computed)?, &s)
 }
 
 /// Whether both hold, with broadcasting; bool operands.

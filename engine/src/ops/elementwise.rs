@@ -2,8 +2,10 @@
 //!
 //! Operands broadcast by NumPy's rule: trailing axes are equal or 1.
 
+use super::cast::Convert;
 use super::operand::{Operand, map1, map2, same_device, same_kind, write_blocks};
-use super::{cast, is_half, through_f32, unsupported, with_real};
+use super::{cast, is_half, kernels_for, through_f32, unsupported, with_real};
+use crate::gpu;
 use crate::layout::broadcast_shape;
 use crate::{Array, DType, Element, Error, ErrorKind, Result, with_dtype};
 use selfsame_kernels::elementwise;
@@ -16,6 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// # Errors
 /// When the operation does not take the element type.
 pub fn unary(op: Unary, x: &Array) -> Result<Array> {
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::elementwise::unary(gpu, op, x);
+    }
     match x.dtype() {
         DType::I32 => unary_integer::<i32>(op, x),
         DType::I64 => unary_integer::<i64>(op, x),
@@ -39,6 +44,9 @@ pub fn unary(op: Unary, x: &Array) -> Result<Array> {
 pub fn binary(op: Binary, a: &Array, b: &Array) -> Result<Array> {
     same_kind(op.name(), a, b)?;
     let shape = broadcast_shape(op.name(), a.shape(), b.shape())?;
+    if let Some(gpu) = kernels_for(a) {
+        return gpu::elementwise::binary(gpu, op, a, b, &shape);
+    }
     match a.dtype() {
         DType::I32 => binary_integer::<i32>(op, a, b, &shape),
         DType::I64 => binary_integer::<i64>(op, a, b, &shape),
@@ -88,7 +96,7 @@ pub fn scalar_binary(op: Binary, s: f64, a: &Array) -> Result<Array> {
 
 /// A rank-0 array of the device and element type of `like`.
 fn scalar_like(s: f64, like: &Array) -> Result<Array> {
-    cast(&Array::scalar(s, like.device())?, like.dtype())
+    with_dtype!(like.dtype(), T, Array::scalar::<T>(Convert::<T>::convert(s), like.device()))
 }
 
 /// a + b with broadcasting.

@@ -59,6 +59,7 @@ pub use softmax::{log_softmax, log_softmax_grad, log_sum_exp, softmax, softmax_g
 pub use sort::{argmax, argmin, argsort, cumsum, sort, topk};
 pub use update::{add_assign, add_scaled, scale};
 
+use crate::gpu::GpuDevice;
 use crate::{Array, DType, Element, Error, ErrorKind, Result};
 use selfsame_kernels::math::Real;
 
@@ -89,6 +90,11 @@ pub(crate) use with_real;
 #[track_caller]
 pub(crate) fn unsupported(op: &'static str, dtype: DType, expected: &'static str) -> Error {
     Error::new(ErrorKind::DType, op, dtype.name()).expected(expected).hint("cast the operands first")
+}
+
+/// The device whose kernels compute `x`: on a GPU device, f32 is theirs.
+pub(crate) fn kernels_for(x: &Array) -> Option<&GpuDevice> {
+    x.device().gpu().filter(|_| x.dtype() == DType::F32)
 }
 
 /// Whether `dtype` only stores values that are computed in f32.
