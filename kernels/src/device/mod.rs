@@ -14,6 +14,7 @@ pub mod norms;
 pub mod pool;
 pub mod random;
 pub mod reduce;
+mod run;
 pub mod samples;
 pub mod sinkhorn;
 pub mod softmax;
