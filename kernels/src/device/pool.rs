@@ -252,20 +252,11 @@ kernel! {
 #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
 pub(super) fn fold_lanes(tile: Shared<f32>, column: u32, pitch: u32, join: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lane = [0.0; LANES];
-    for l in 0..LANES {
-        lane[l] = tile.get(column + l as u32 * pitch);
-    }
-    for i in 0..8 {
-        lane[i] = join(lane[i], lane[i + 8]);
-    }
-    for i in 0..4 {
-        lane[i] = join(lane[i], lane[i + 4]);
-    }
-    for i in 0..2 {
-        lane[i] = join(lane[i], lane[i + 2]);
-    }
-    join(lane[0], lane[1])
+    let lane = |l: u32| tile.get(column + l * pitch);
+    let eight = |i| join(lane(i), lane(i + 8));
+    let four = |i| join(eight(i), eight(i + 4));
+    let two = |i| join(four(i), four(i + 2));
+    join(two(0), two(1))
 }
 
 #[cfg(not(target_arch = "nvptx64"))]
