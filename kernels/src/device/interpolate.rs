@@ -72,8 +72,8 @@ kernel! {
         }
     }
 
-    /// The output positions along an axis, from `first` and below `end`, that read each input position. Sources never
-    /// decrease from one output to the next, so both are binary searches.
+    /// The output positions along an axis, from `first` and below `end`, outside of which none reads the input position.
+    /// Sources never decrease from one output to the next, so both are binary searches.
     interpolate_spans(source: In<u32>[out * taps], first: Out<u32>[len], end: Out<u32>[len], len: u32, out: u32,
         taps: u32)
     grid [len.div_ceil(THREADS as u64)] block [THREADS]

@@ -66,6 +66,13 @@ pub(super) fn position_of(rank: u64) -> u32 {
     rank as u32
 }
 
+/// The value inside a rank of ascending order: -0 has become +0.
+#[inline(always)]
+pub(super) fn value_of(rank: u64) -> f32 {
+    let key = (rank >> 32) as u32;
+    f32::from_bits(if key >> 31 == 1 { key & !(1 << 31) } else { !key })
+}
+
 #[inline(always)]
 fn flip(descending: u32) -> u32 {
     if descending != 0 { u32::MAX } else { 0 }
@@ -349,18 +356,18 @@ fn arg_extremum(x: In<f32>, position: Out<i64>, [outer, len, inner]: [u32; 3], f
         best = best.min(rank(x.get(first + j * inner), j, flip));
     }
     if inner == 1 {
-        best = warp_min(best);
+        best = min_of_lanes(best, WARP);
     }
     if here && start == 0 {
         position.set(i, i64::from(position_of(best)));
     }
 }
 
-/// The smallest of the warp's numbers, for every lane.
+/// The smallest rank of each aligned group of `lanes` lanes, a power of two, for all of them. The whole warp takes part.
 #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
-fn warp_min(mut best: u64) -> u64 {
-    let mut distance = WARP / 2;
+pub(super) fn min_of_lanes(mut best: u64, lanes: u32) -> u64 {
+    let mut distance = lanes / 2;
     while distance > 0 {
         let high = shuffle_xor(ALL_LANES, (best >> 32) as u32, distance);
         let low = shuffle_xor(ALL_LANES, best as u32, distance);
