@@ -20,6 +20,7 @@ pub mod sinkhorn;
 pub mod softmax;
 pub mod sort;
 pub mod tensor_core;
+mod tile;
 pub mod unary;
 pub mod update;
 

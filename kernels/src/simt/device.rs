@@ -328,6 +328,7 @@ atomics!(InOut Shared);
 macro_rules! shared {
     ($type:ty; $count:expr) => {{
         let pointer: *mut u8;
+        #[allow(unsafe_code)]
         // SAFETY: declares a tile of this kernel and takes its generic address.
         #[allow(unsafe_code)]
         let tile = unsafe {
