@@ -3,7 +3,7 @@
 use super::{Axes, GpuDevice, extent};
 use crate::ops::{Binary, Compare, Unary};
 use crate::{Array, DType, Result};
-use selfsame_kernels::device::{binary as b, convert, unary as u};
+use selfsame_kernels::device::{binary as b, unary as u};
 
 /// Launches the kernel that belongs to an operation: `$op` of `$enum` with the given fields.
 macro_rules! launch_by {
@@ -77,9 +77,10 @@ macro_rules! two_operands {
             }
             Meeting::Strided(a, b, axes) => {
                 let (a, b) = (a.reached_cells()?, b.reached_cells()?);
+                let (a_len, b_len) = (extent(a.len)?, extent(b.len)?);
                 let ([d0, d1, d2, d3], [a_strides, b_strides]) = (axes.lengths, axes.strides);
                 launch_by!(gpu, op, $enum { $($variant => b::$broadcast),+ } {
-                    a: a, b: b, y: y, a_len: extent(a.len)?, b_len: extent(b.len)?, d0: d0, d1: d1, d2: d2, d3: d3,
+                    a: a, b: b, y: y, a_len: a_len, b_len: b_len, d0: d0, d1: d1, d2: d2, d3: d3,
                     a0: a_strides[0], a1: a_strides[1], a2: a_strides[2], a3: a_strides[3],
                     b0: b_strides[0], b1: b_strides[1], b2: b_strides[2], b3: b_strides[3],
                 })

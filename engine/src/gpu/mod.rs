@@ -8,6 +8,7 @@
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod axes;
+pub(crate) mod contract;
 pub(crate) mod elementwise;
 mod storage;
 

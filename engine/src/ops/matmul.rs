@@ -1,7 +1,10 @@
 //! Matrix product in canonical order: k increasing in chunks, each one chain of fused multiply-adds.
 
-use super::{Float, expect_same_dtype, with_real};
+use super::operand::same_device;
+use super::{Float, expect_same_dtype, kernels_for, with_real};
 use crate::cpu::contract::{self, Matrix};
+use crate::gpu::contract::Matrices;
+use crate::gpu::{self, GpuDevice};
 use crate::{Array, Element, Error, ErrorKind, Result, broadcast_shape};
 
 /// `a` `[…, m, k]` times `b` `[…, k, n]` is `[…, m, n]`; leading axes broadcast. Transposed views are read in place.
@@ -15,15 +18,31 @@ pub fn matmul(a: &Array, b: &Array) -> Result<Array> {
             .expected("[…, m, k] times […, k, n]"));
     }
     expect_same_dtype("matmul", a, b)?;
-    with_real!("matmul", a.dtype(), T, product::<T>(a, b))
+    let batch = broadcast_shape("matmul", &a.shape()[..a.rank() - 2], &b.shape()[..b.rank() - 2])?;
+    if let Some(gpu) = kernels_for(a) {
+        same_device("matmul", a, b)?;
+        return on_gpu(gpu, a, b, &batch);
+    }
+    with_real!("matmul", a.dtype(), T, product::<T>(a, b, &batch))
 }
 
-fn product<T: Float + contract::Real>(a: &Array, b: &Array) -> Result<Array> {
+fn on_gpu(gpu: &GpuDevice, a: &Array, b: &Array, batch: &[usize]) -> Result<Array> {
+    let (m, n, k) = (a.shape()[a.rank() - 2], b.shape()[b.rank() - 1], a.shape()[a.rank() - 1]);
+    let shape = [batch, &[m, n]].concat();
+    let matrices = |x: &Array| {
+        let Batched { array, batch_stride } = Batched::new(x, batch)?;
+        let [.., row, col] = array.layout().strides() else { unreachable!("an operand has at least two axes") };
+        let (row_stride, col_stride) = (*row as usize, *col as usize);
+        Ok::<_, Error>(Matrices { array, row_stride, col_stride, batch_stride })
+    };
+    gpu::contract::matmul(gpu, (&matrices(a)?, &matrices(b)?), [batch.iter().product(), m, n, k], &shape)
+}
+
+fn product<T: Float + contract::Real>(a: &Array, b: &Array, batch: &[usize]) -> Result<Array> {
     let (m, n) = (a.shape()[a.rank() - 2], b.shape()[b.rank() - 1]);
-    let batch = broadcast_shape("matmul", &a.shape()[..a.rank() - 2], &b.shape()[..b.rank() - 2])?;
     let count = batch.iter().product();
-    let (a, b) = (Batched::new(a, &batch)?, Batched::new(b, &batch)?);
-    let shape = [batch.as_slice(), &[m, n]].concat();
+    let (a, b) = (Batched::new(a, batch)?, Batched::new(b, batch)?);
+    let shape = [batch, &[m, n]].concat();
     Array::build::<T>(a.array.device(), &shape, "matmul", |cpu, c| {
         if a.array.numel() == 0 || b.array.numel() == 0 {
             c.fill(T::default());

@@ -330,7 +330,6 @@ macro_rules! shared {
         let pointer: *mut u8;
         #[allow(unsafe_code)]
         // SAFETY: declares a tile of this kernel and takes its generic address.
-        #[allow(unsafe_code)]
         let tile = unsafe {
             ::core::arch::asm!(
                 concat!(".shared .align 16 .b8 tile_", line!(), "_", column!(), "[{bytes}];"),
