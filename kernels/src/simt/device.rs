@@ -328,8 +328,10 @@ atomics!(InOut Shared);
 macro_rules! shared {
     ($type:ty; $count:expr) => {{
         let pointer: *mut u8;
+        #[allow(unsafe_code)]
         // SAFETY: declares a tile of this kernel and takes its generic address.
-        unsafe {
+        #[allow(unsafe_code)]
+        let tile = unsafe {
             ::core::arch::asm!(
                 concat!(".shared .align 16 .b8 tile_", line!(), "_", column!(), "[{bytes}];"),
                 concat!("mov.u64 {pointer}, tile_", line!(), "_", column!(), ";"),
@@ -339,7 +341,8 @@ macro_rules! shared {
                 options(pure, nomem, nostack)
             );
             $crate::simt::Shared::<$type>::at(pointer)
-        }
+        };
+        tile
     }};
 }
 
