@@ -24,7 +24,7 @@ mod warp;
 pub use device::*;
 #[cfg(not(target_arch = "nvptx64"))]
 pub use host::*;
-pub use warp::{half_warp_max, half_warp_min, half_warp_sum};
+pub use warp::{half_warp_max, half_warp_min, half_warp_product, half_warp_sum};
 
 /// All lanes of a warp.
 pub const ALL_LANES: u32 = u32::MAX;

@@ -1,0 +1,433 @@
+//! A row in lane order: what softmax, row reductions and row norms are made of.
+//!
+//! Element j of a row belongs to lane j mod 16; a lane's elements form a chain, and lanes fold 8, 4, 2, 1. The chains
+//! are sequential by definition, so speed comes from having many rows, or from taking everything but the chains off
+//! their path. [`with_row!`] writes a kernel once for both:
+//!
+//! - rows of up to [`HELD`] elements: half a warp per row ([`Held`]), the row in registers, 16 rows to a block; loaded
+//!   once, and what is computed per element is computed once;
+//! - longer rows: a block per row ([`Streamed`]). All threads load and compute terms into shared memory, tile by tile,
+//!   two tiles in turn; meanwhile the first warp adds the tile before in lane order. Loads are batched by
+//!   [`BATCH`], so that a thread has that many in flight.
+//!
+//! Elements that are absent (past the end of a row) take part as a neutral term, which does not change a bit: chains
+//! of sums start from +0 and can never become -0, so s + (+0) and fma(+0, +0, s) are s; p * 1 is p; and the largest of
+//! m and -infinity is m.
+
+use crate::math::Real;
+use crate::order::LANES;
+use crate::simt::*;
+
+/// Threads of a block.
+pub(in crate::device) const THREADS: u32 = 256;
+
+/// Lanes of a row.
+pub(in crate::device) const WIDTH: u32 = LANES as u32;
+
+/// Rows of a block where half a warp works on a row.
+pub(in crate::device) const ROWS: u32 = THREADS / WIDTH;
+
+/// The longest row that half a warp holds in registers.
+pub(in crate::device) const HELD: u32 = 256;
+
+/// The longest row of which a lane holds four elements.
+pub(in crate::device) const SHORT: u32 = 64;
+
+/// Elements that a thread loads before it uses the first.
+const BATCH: usize = 8;
+
+/// Elements of all tiles together.
+const TILES: u32 = 2 * THREADS * BATCH as u32;
+
+/// Shared memory of a block, in elements: the tiles and one result.
+pub(in crate::device) const SHARED: u32 = TILES + 1;
+
+/// The row of this thread where rows have `cols` elements; it may lie past the last.
+#[inline(always)]
+pub(in crate::device) fn index(cols: u32) -> u32 {
+    if cols <= HELD { block_idx().x * ROWS + thread_idx().x / WIDTH } else { block_idx().x }
+}
+
+/// Blocks for `rows` rows of `cols` elements.
+#[cfg(not(target_arch = "nvptx64"))]
+pub(in crate::device) fn blocks(rows: u64, cols: u64) -> u64 {
+    if cols <= u64::from(HELD) { rows.div_ceil(u64::from(ROWS)) } else { rows }
+}
+
+/// Runs `f(0)` to `f(K - 1)`, K at most 16, as straight code: arrays indexed by its argument stay in registers however
+/// long `f` is.
+#[inline(always)]
+pub(in crate::device) fn unrolled<const K: usize>(mut f: impl FnMut(usize)) {
+    const { assert!(K <= 16) };
+    macro_rules! steps {
+        ($($i:literal)*) => {$(
+            if $i < K {
+                f($i);
+            }
+        )*};
+    }
+    steps!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+}
+
+/// The elements of a row, `N` numbers each. Every thread that works on the row calls every method.
+pub(in crate::device) trait Row<const N: usize>: Sized {
+    /// Computes `f(position, numbers)` for each element: once where the row is held, else wherever it is used. Absent
+    /// elements of a held row are computed too: `f` reads no memory by position.
+    fn map<const M: usize>(self, f: impl Fn(u32, [f32; N]) -> [f32; M]) -> impl Row<M>;
+
+    /// The lanes' chains `s = step(s, terms(numbers))` from `start`, then `fold` over the lanes. `neutral` stands for
+    /// absent elements.
+    fn chains<const P: usize>(
+        &self,
+        start: f32,
+        neutral: [f32; P],
+        terms: impl Fn([f32; N]) -> [f32; P],
+        step: impl Fn(f32, [f32; P]) -> f32,
+        fold: impl Fn(f32) -> f32,
+    ) -> f32;
+
+    /// The fold of `value(numbers)` by the associative `join` from its neutral `start`, where of equals the earlier
+    /// element in lane order stays; `fold` does so over the lanes.
+    fn extremum(
+        &self,
+        start: f32,
+        value: impl Fn([f32; N]) -> f32,
+        join: impl Fn(f32, f32) -> f32,
+        fold: impl Fn(f32) -> f32,
+    ) -> f32;
+
+    /// Puts `value(position, numbers)` of each element away by `put(position, value)`. All values of a batch come
+    /// before its first put, so that loads inside `value` do not wait for stores.
+    fn store(&self, value: impl Fn(u32, [f32; N]) -> f32, put: impl Fn(u32, f32));
+
+    /// Runs `f` in one thread of the row.
+    fn once(&self, f: impl FnOnce());
+
+    /// The sum: additions by lanes.
+    #[inline(always)]
+    fn sum(&self, term: impl Fn([f32; N]) -> f32) -> f32 {
+        self.chains(0.0, [0.0], |v| [term(v)], |s, [a]| s + a, |s| half_warp_sum(ALL_LANES, s))
+    }
+
+    /// The sum of squares: fused multiply-adds by lanes.
+    #[inline(always)]
+    fn sum_sq(&self, term: impl Fn([f32; N]) -> f32) -> f32 {
+        let step = |s, [a]: [f32; 1]| Real::mul_add(a, a, s);
+        self.chains(0.0, [0.0], |v| [term(v)], step, |s| half_warp_sum(ALL_LANES, s))
+    }
+
+    /// The sum of products of two factors: fused multiply-adds by lanes.
+    #[inline(always)]
+    fn dot(&self, factors: impl Fn([f32; N]) -> [f32; 2]) -> f32 {
+        let step = |s, [a, b]: [f32; 2]| Real::mul_add(a, b, s);
+        self.chains(0.0, [0.0; 2], factors, step, |s| half_warp_sum(ALL_LANES, s))
+    }
+
+    /// The product by lanes.
+    #[inline(always)]
+    fn product(&self, factor: impl Fn([f32; N]) -> f32) -> f32 {
+        self.chains(1.0, [1.0], |v| [factor(v)], |p, [a]| p * a, |p| half_warp_product(ALL_LANES, p))
+    }
+
+    /// The largest by lanes.
+    #[inline(always)]
+    fn max(&self, value: impl Fn([f32; N]) -> f32) -> f32 {
+        self.extremum(f32::NEG_INFINITY, value, Real::max, |m| half_warp_max(ALL_LANES, m))
+    }
+
+    /// The smallest by lanes.
+    #[inline(always)]
+    fn min(&self, value: impl Fn([f32; N]) -> f32) -> f32 {
+        self.extremum(f32::INFINITY, value, Real::min, |m| half_warp_min(ALL_LANES, m))
+    }
+}
+
+/// A row in the registers of half a warp: `K` elements per lane.
+pub(in crate::device) struct Held<const N: usize, const K: usize> {
+    lane: u32,
+    exists: bool,
+    len: u32,
+    values: [[f32; N]; K],
+}
+
+impl<const N: usize, const K: usize> Held<N, K> {
+    /// Loads this half warp's row of `cols` elements, if it has one.
+    #[inline(always)]
+    pub(in crate::device) fn load(exists: bool, cols: u32, load: impl Fn(u32) -> [f32; N]) -> Held<N, K> {
+        let lane = thread_idx().x % WIDTH;
+        let len = if exists { cols } else { 0 };
+        let mut values = [[0.0; N]; K];
+        unrolled::<K>(|i| {
+            let j = lane + WIDTH * i as u32;
+            if within(j, len) {
+                values[i] = load(j);
+            }
+        });
+        Held { lane, exists, len, values }
+    }
+}
+
+impl<const N: usize, const K: usize> Row<N> for Held<N, K> {
+    #[inline(always)]
+    fn map<const M: usize>(self, f: impl Fn(u32, [f32; N]) -> [f32; M]) -> impl Row<M> {
+        let mut values = [[0.0; M]; K];
+        unrolled::<K>(|i| values[i] = f(self.lane + WIDTH * i as u32, self.values[i]));
+        Held { lane: self.lane, exists: self.exists, len: self.len, values }
+    }
+
+    #[inline(always)]
+    fn chains<const P: usize>(
+        &self,
+        start: f32,
+        neutral: [f32; P],
+        terms: impl Fn([f32; N]) -> [f32; P],
+        step: impl Fn(f32, [f32; P]) -> f32,
+        fold: impl Fn(f32) -> f32,
+    ) -> f32 {
+        let mut s = start;
+        unrolled::<K>(|i| {
+            let present = within(self.lane + WIDTH * i as u32, self.len);
+            let terms = terms(self.values[i]);
+            s = step(s, if present { terms } else { neutral });
+        });
+        fold(s)
+    }
+
+    #[inline(always)]
+    fn extremum(
+        &self,
+        start: f32,
+        value: impl Fn([f32; N]) -> f32,
+        join: impl Fn(f32, f32) -> f32,
+        fold: impl Fn(f32) -> f32,
+    ) -> f32 {
+        self.chains(start, [start], |v| [value(v)], |m, [v]| join(m, v), fold)
+    }
+
+    #[inline(always)]
+    fn store(&self, value: impl Fn(u32, [f32; N]) -> f32, put: impl Fn(u32, f32)) {
+        let mut results = [0.0; K];
+        unrolled::<K>(|i| {
+            let j = self.lane + WIDTH * i as u32;
+            if within(j, self.len) {
+                results[i] = value(j, self.values[i]);
+            }
+        });
+        unrolled::<K>(|i| {
+            let j = self.lane + WIDTH * i as u32;
+            if within(j, self.len) {
+                put(j, results[i]);
+            }
+        });
+    }
+
+    #[inline(always)]
+    fn once(&self, f: impl FnOnce()) {
+        if self.exists && self.lane == 0 {
+            f();
+        }
+    }
+}
+
+/// A row that a block works on, loaded anew wherever it is used; its cache holds it.
+pub(in crate::device) struct Streamed<const N: usize, F> {
+    len: u32,
+    shared: Shared<f32>,
+    load: F,
+}
+
+impl<const N: usize, F: Fn(u32) -> [f32; N]> Streamed<N, F> {
+    /// The block's row of `len` elements, at least one; `shared` has [`SHARED`] elements.
+    #[inline(always)]
+    pub(in crate::device) fn new(len: u32, shared: Shared<f32>, load: F) -> Streamed<N, F> {
+        Streamed { len, shared, load }
+    }
+
+    /// Gives the first warp's result to the block.
+    #[inline(always)]
+    fn broadcast(&self, result: f32) -> f32 {
+        if thread_idx().x == 0 {
+            self.shared.set(TILES, result);
+        }
+        barrier();
+        self.shared.get(TILES)
+    }
+}
+
+impl<const N: usize, F: Fn(u32) -> [f32; N]> Row<N> for Streamed<N, F> {
+    #[inline(always)]
+    fn map<const M: usize>(self, f: impl Fn(u32, [f32; N]) -> [f32; M]) -> impl Row<M> {
+        let Streamed { len, shared, load } = self;
+        Streamed { len, shared, load: move |j| f(j, load(j)) }
+    }
+
+    #[inline(always)]
+    fn chains<const P: usize>(
+        &self,
+        start: f32,
+        neutral: [f32; P],
+        terms: impl Fn([f32; N]) -> [f32; P],
+        step: impl Fn(f32, [f32; P]) -> f32,
+        fold: impl Fn(f32) -> f32,
+    ) -> f32 {
+        let thread = thread_idx().x;
+        let tile = TILES / (2 * P as u32);
+        let plane = |which: u32, p: usize| (which * P as u32 + p as u32) * tile;
+        let mut s = start;
+        let mut which = 0;
+        for first in strided(0, self.len, tile) {
+            let mut staged = [neutral; BATCH];
+            unrolled::<BATCH>(|i| {
+                let j = first + thread + THREADS * i as u32;
+                if i < BATCH / P && within(j, self.len) {
+                    staged[i] = terms((self.load)(j));
+                }
+            });
+            unrolled::<BATCH>(|i| {
+                if i < BATCH / P {
+                    unrolled::<P>(|p| self.shared.set(plane(which, p) + thread + THREADS * i as u32, staged[i][p]));
+                }
+            });
+            // One barrier per tile: who writes this tile again has passed the next tile's barrier, to which the first
+            // warp comes with this one's chain behind it.
+            barrier();
+            if warp() == 0 {
+                // Both halves of the warp do the same.
+                let lane = thread % WIDTH;
+                let present = if tile < self.len - first { tile } else { self.len - first };
+                for row in strided(0, present, WIDTH * BATCH as u32) {
+                    let mut ready = [[0.0; P]; BATCH];
+                    unrolled::<BATCH>(|i| {
+                        unrolled::<P>(|p| {
+                            ready[i][p] = self.shared.get(plane(which, p) + row + WIDTH * i as u32 + lane)
+                        });
+                    });
+                    unrolled::<BATCH>(|i| s = step(s, ready[i]));
+                }
+            }
+            which ^= 1;
+        }
+        if warp() == 0 {
+            s = fold(s);
+        }
+        self.broadcast(s)
+    }
+
+    /// Each lane's elements are cut into 16 consecutive parts, one per half warp.
+    #[inline(always)]
+    fn extremum(
+        &self,
+        start: f32,
+        value: impl Fn([f32; N]) -> f32,
+        join: impl Fn(f32, f32) -> f32,
+        fold: impl Fn(f32) -> f32,
+    ) -> f32 {
+        let (lane, part) = (thread_idx().x % WIDTH, thread_idx().x / WIDTH);
+        let each = self.len.div_ceil(WIDTH).div_ceil(ROWS);
+        let mut best = start;
+        for first in strided(part * each, (part + 1) * each, BATCH as u32) {
+            let mut values = [start; BATCH];
+            unrolled::<BATCH>(|i| {
+                let (q, j) = (first + i as u32, (first + i as u32) * WIDTH + lane);
+                if within(q, (part + 1) * each) && within(j, self.len) {
+                    values[i] = value((self.load)(j));
+                }
+            });
+            unrolled::<BATCH>(|i| best = join(best, values[i]));
+        }
+        self.shared.set(thread_idx().x, best);
+        barrier();
+        if warp() == 0 {
+            best = start;
+            unrolled::<{ ROWS as usize }>(|part| best = join(best, self.shared.get(part as u32 * WIDTH + lane)));
+            best = fold(best);
+        }
+        self.broadcast(best)
+    }
+
+    #[inline(always)]
+    fn store(&self, value: impl Fn(u32, [f32; N]) -> f32, put: impl Fn(u32, f32)) {
+        for first in strided(thread_idx().x, self.len, THREADS * BATCH as u32) {
+            let mut results = [0.0; BATCH];
+            unrolled::<BATCH>(|i| {
+                let j = first + THREADS * i as u32;
+                if within(j, self.len) {
+                    results[i] = value(j, (self.load)(j));
+                }
+            });
+            unrolled::<BATCH>(|i| {
+                let j = first + THREADS * i as u32;
+                if within(j, self.len) {
+                    put(j, results[i]);
+                }
+            });
+        }
+    }
+
+    #[inline(always)]
+    fn once(&self, f: impl FnOnce()) {
+        if thread_idx().x == 0 {
+            f();
+        }
+    }
+}
+
+/// Runs a kernel's body on this thread's row, whose index is bound to the first name; the expression after it loads
+/// element `j`, and the row of loaded elements is bound to the last name. In a half warp past the last row the row has
+/// no elements and [`Row::once`] does not run.
+///
+/// The launch has [`THREADS`] threads to a block and `blocks` blocks.
+macro_rules! with_row {
+    ($rows:expr, $cols:expr, |$row:ident, $j:ident| $load:expr, |$values:ident| $body:block) => {{
+        // The tile is declared by inline assembly.
+        #[allow(unsafe_code)]
+        let shared = $crate::shared!(f32; row::SHARED);
+        let $row = row::index($cols);
+        if $cols <= row::HELD {
+            let exists = within($row, $rows);
+            if $cols <= row::SHORT {
+                let $values = row::Held::<_, { (row::SHORT / row::WIDTH) as usize }>::load(exists, $cols, |$j| $load);
+                $body
+            } else {
+                let $values = row::Held::<_, { (row::HELD / row::WIDTH) as usize }>::load(exists, $cols, |$j| $load);
+                $body
+            }
+        } else {
+            let $values = row::Streamed::new($cols, shared, |$j| $load);
+            $body
+        }
+    }};
+}
+pub(in crate::device) use with_row;
+
+/// Shapes and contents of rows for the cases of kernels that go by [`with_row!`].
+#[cfg(not(target_arch = "nvptx64"))]
+pub(in crate::device) mod cases {
+    use crate::case::noise;
+
+    /// (rows, columns): both ways of holding a row and the streamed one, at their limits; several blocks; a row of more
+    /// than two tiles.
+    pub(in crate::device) const SHAPES: [(usize, usize); 8] =
+        [(1, 1), (3, 17), (40, 5), (5, 64), (17, 65), (2, 256), (2, 257), (1, 4133)];
+
+    /// The results of `f` for each row, in order.
+    pub(in crate::device) fn by_row(x: &[f32], rows: usize, cols: usize, f: impl Fn(&[f32]) -> Vec<f32>) -> Vec<f32> {
+        (0..rows).flat_map(|row| f(&x[row * cols..(row + 1) * cols])).collect()
+    }
+
+    /// Noise with rows of special values between: -infinity alone, some +infinity, some NaN, zeros of both signs.
+    pub(in crate::device) fn rows_with_edges(rows: usize, cols: usize) -> Vec<f32> {
+        let mut x = noise(rows * cols, 3);
+        for (r, row) in x.chunks_mut(cols).enumerate() {
+            match r % 8 {
+                1 => row.fill(f32::NEG_INFINITY),
+                2 => row[cols / 2] = f32::NAN,
+                3 => row[cols / 3] = f32::INFINITY,
+                4 => row.iter_mut().enumerate().for_each(|(j, x)| *x = if j % 3 == 0 { -0.0 } else { 0.0 }),
+                5 => row.iter_mut().step_by(2).for_each(|x| *x = -200.0),
+                _ => {}
+            }
+        }
+        x
+    }
+}
