@@ -5,6 +5,9 @@ pub mod batch_norm;
 pub mod binary;
 pub mod cluster;
 pub mod conv;
+#[cfg(not(target_arch = "nvptx64"))]
+mod conv_cases;
+pub mod conv_weight;
 pub mod convert;
 pub mod index;
 pub mod interpolate;
@@ -35,6 +38,7 @@ pub static FAMILIES: &[(&str, &[&KernelSpec])] = &[
     ("binary", binary::KERNELS),
     ("cluster", cluster::KERNELS),
     ("conv", conv::KERNELS),
+    ("conv_weight", conv_weight::KERNELS),
     ("convert", convert::KERNELS),
     ("index", index::KERNELS),
     ("interpolate", interpolate::KERNELS),

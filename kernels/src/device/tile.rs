@@ -302,7 +302,7 @@ impl<const M: usize, const N: usize> Tiles<M, N> {
         unroll!(i in 0..M => {
             let row = first_row + Self::first_row() + (i / 4 * 32 + i % 4) as u32;
             let here = if within(row, rows) { columns } else { 0 };
-            let start = place(row);
+            let start = place(row.min(rows - 1));
             for part in 0..N / 4 {
                 let column = first_column + Self::first_column() + 16 * part as u32;
                 let four = [0, 1, 2, 3].map(|j| values[i][4 * part + j]);

@@ -217,6 +217,16 @@ macro_rules! memory {
                 $name(raw, PhantomData)
             }
         }
+
+        impl<T> $name<T> {
+            /// # Safety
+            /// Element `i` lies inside the memory.
+            #[inline(always)]
+            unsafe fn element(self, i: u32) -> $pointer {
+                // SAFETY: the caller's.
+                unsafe { self.0.add(i as usize) }
+            }
+        }
     };
 }
 memory! {
@@ -259,6 +269,18 @@ impl<T> Shared<T> {
         unsafe { core::intrinsics::assume(is_shared(pointer)) };
         Shared(pointer.cast())
     }
+
+    /// # Safety
+    /// Element `i` lies inside the tile.
+    #[inline(always)]
+    unsafe fn element(self, i: u32) -> *mut T {
+        // SAFETY: the caller's. LLVM loses the hint given in `at` on the way into loops; beside the access it holds.
+        unsafe {
+            let element = self.0.add(i as usize);
+            core::intrinsics::assume(is_shared(element.cast()));
+            element
+        }
+    }
 }
 
 // SAFETY of every access below: the checker proves on the host that each index lies inside its memory, that it is
@@ -270,13 +292,13 @@ macro_rules! reads {
             #[inline(always)]
             pub fn get(self, i: u32) -> T {
                 // SAFETY: see above.
-                unsafe { *self.0.add(i as usize) }
+                unsafe { *self.element(i) }
             }
             /// Elements `i..i + 4` in one access; `i` is a multiple of 4.
             #[inline(always)]
             pub fn get4(self, i: u32) -> [T; 4] {
                 // SAFETY: see above.
-                unsafe { (*self.0.add(i as usize).cast::<Aligned4<T>>()).0 }
+                unsafe { (*self.element(i).cast::<Aligned4<T>>()).0 }
             }
         }
     )*};
@@ -288,13 +310,13 @@ macro_rules! writes {
             #[inline(always)]
             pub fn set(self, i: u32, value: T) {
                 // SAFETY: see above.
-                unsafe { *self.0.add(i as usize) = value }
+                unsafe { *self.element(i) = value }
             }
             /// Writes elements `i..i + 4` in one access; `i` is a multiple of 4.
             #[inline(always)]
             pub fn set4(self, i: u32, values: [T; 4]) {
                 // SAFETY: see above.
-                unsafe { *self.0.add(i as usize).cast::<Aligned4<T>>() = Aligned4(values) }
+                unsafe { *self.element(i).cast::<Aligned4<T>>() = Aligned4(values) }
             }
         }
     )*};
@@ -309,13 +331,13 @@ macro_rules! atomics {
             #[inline(always)]
             pub fn atomic_add(self, i: u32, value: T) -> T {
                 // SAFETY: see above; relaxed order.
-                unsafe { core::intrinsics::atomic_xadd::<T, T, { core::intrinsics::AtomicOrdering::Relaxed }>(self.0.add(i as usize), value) }
+                unsafe { core::intrinsics::atomic_xadd::<T, T, { core::intrinsics::AtomicOrdering::Relaxed }>(self.element(i), value) }
             }
             /// Puts the larger of `value` and element `i` there as one step; gives what was there.
             #[inline(always)]
             pub fn atomic_max(self, i: u32, value: T) -> T {
                 // SAFETY: see above; relaxed order.
-                unsafe { core::intrinsics::atomic_umax::<T, { core::intrinsics::AtomicOrdering::Relaxed }>(self.0.add(i as usize), value) }
+                unsafe { core::intrinsics::atomic_umax::<T, { core::intrinsics::AtomicOrdering::Relaxed }>(self.element(i), value) }
             }
         }
     )*};

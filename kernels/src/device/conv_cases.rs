@@ -1,0 +1,104 @@
+//! Cases of the convolution kernels: shapes on and past the edges of tiles, chunks and leaves.
+
+use super::conv::*;
+use super::conv_weight::*;
+use crate::case::{Case, exactly, noise};
+use crate::order::LEAF;
+use crate::reference;
+use crate::reference::Conv2d;
+
+/// A convolution of `n` images `h` x `w` with one group, stride and dilation 1, no padding.
+const fn plain(n: usize, [h, w]: [usize; 2], [c, c_out]: [usize; 2], [kh, kw]: [usize; 2]) -> Conv2d {
+    Conv2d { n, h, w, c, c_out, kh, kw, stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
+}
+
+/// What every kernel is tried with.
+pub(super) fn shapes() -> Vec<Conv2d> {
+    vec![
+        plain(1, [1, 1], [1, 1], [1, 1]),
+        // One pixel more than a tile, a ragged step.
+        plain(3, [1, 43], [5, 4], [1, 1]),
+        // One channel more than the tiles; three channels as in a stem; the last leaf is ragged.
+        Conv2d { stride: [2, 2], padding: [3, 3], ..plain(17, [5, 6], [3, 129], [7, 7]) },
+        // More than a chunk, whose cut falls inside a tap.
+        Conv2d { padding: [1, 1], ..plain(2, [3, 4], [72, 3], [3, 3]) },
+        Conv2d { padding: [1, 1], ..plain(1, [4, 3], [2, 65], [3, 3]) },
+        // Groups, different strides, paddings and dilations.
+        Conv2d {
+            stride: [2, 3],
+            padding: [2, 1],
+            dilation: [2, 1],
+            groups: 2,
+            ..plain(2, [7, 9], [4, 8], [3, 2])
+        },
+        // A stride beyond the kernel: pixels that no output reads.
+        Conv2d { stride: [3, 4], groups: 3, ..plain(2, [6, 8], [3, 3], [1, 2]) },
+        // So much padding that chunks of rows of a leaf, and taps of outputs, lie in it wholly.
+        Conv2d { padding: [14, 14], ..plain(2, [1, 2], [20, 2], [5, 6]) },
+    ]
+}
+
+/// Numbers with infinities and NaN among them: a padded tap that were multiplied by 0 would show.
+pub(super) fn spiked(n: usize, seed: u64) -> Vec<f32> {
+    let mut x = noise(n, seed);
+    for (i, special) in [f32::INFINITY, -0.0, f32::NAN, 1e-42].into_iter().enumerate() {
+        if let Some(x) = x.get_mut(31 * i + 13) {
+            *x = special;
+        }
+    }
+    x
+}
+
+/// The leaves' gradients, one after the other.
+pub(super) fn leaf_gradients(shape: &Conv2d, x: &[f32], dy: &[f32]) -> Vec<f32> {
+    let (of_x, of_dy) = (x.len() / shape.n, dy.len() / shape.n);
+    let leaf = |(x, dy): (&[f32], &[f32])| {
+        reference::conv2d_weight_grad(&Conv2d { n: x.len() / of_x, ..*shape }, x, dy)
+    };
+    x.chunks(LEAF * of_x).zip(dy.chunks(LEAF * of_dy)).flat_map(leaf).collect()
+}
+
+macro_rules! cases {
+    ($($cases:ident $kernel:ident($first:ident, $second:ident) $result:ident = $reference:expr;)+) => {$(
+        pub(super) fn $cases() -> Vec<Case> {
+            let case = |shape: Conv2d| {
+                let x = shape.n * shape.h * shape.w * shape.c;
+                let weight = shape.kh * shape.kw * shape.group_c() * shape.c_out;
+                let dy = shape.n * shape.oh() * shape.ow() * shape.c_out;
+                // Named as the kernel names its operands.
+                let lengths = |name| match name {
+                    "x" => x,
+                    "weight" => weight,
+                    _ => dy,
+                };
+                let $first = spiked(lengths(stringify!($first)), 1);
+                let $second = noise(lengths(stringify!($second)), 2);
+                let $result = exactly($reference(&shape, &$first, &$second));
+                let name = format!("{shape:?}");
+                let Conv2d { n, h, w, c, c_out, kh, kw, stride, padding, dilation, groups } = shape;
+                let (oh, ow) = (shape.oh() as u32, shape.ow() as u32);
+                let [n, h, w, c, c_out, kh, kw, groups] = [n, h, w, c, c_out, kh, kw, groups].map(|n| n as u32);
+                let [[stride_h, stride_w], [pad_h, pad_w], [dil_h, dil_w]] =
+                    [stride, padding, dilation].map(|pair| pair.map(|n| n as u32));
+                $kernel::TestCase {
+                    $first, $second, $result, n, h, w, c, oh, ow, c_out, kh, kw, stride_h, stride_w, pad_h, pad_w,
+                    dil_h, dil_w, groups,
+                }
+                .named(name)
+            };
+            shapes().into_iter().map(case).collect()
+        }
+    )+};
+}
+
+cases! {
+    conv2d_cases conv2d(x, weight) y = reference::conv2d;
+    conv2d_narrow_cases conv2d_narrow(x, weight) y = reference::conv2d;
+    conv2d_small_cases conv2d_small(x, weight) y = reference::conv2d;
+    conv2d_input_grad_cases conv2d_input_grad(dy, weight) dx = reference::conv2d_input_grad;
+    conv2d_input_grad_narrow_cases conv2d_input_grad_narrow(dy, weight) dx = reference::conv2d_input_grad;
+    conv2d_input_grad_small_cases conv2d_input_grad_small(dy, weight) dx = reference::conv2d_input_grad;
+    conv2d_weight_grad_leaves_cases conv2d_weight_grad_leaves(x, dy) dw = leaf_gradients;
+    conv2d_weight_grad_leaves_narrow_cases conv2d_weight_grad_leaves_narrow(x, dy) dw = leaf_gradients;
+    conv2d_weight_grad_leaves_small_cases conv2d_weight_grad_leaves_small(x, dy) dw = leaf_gradients;
+}
