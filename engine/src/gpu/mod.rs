@@ -8,8 +8,12 @@
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod axes;
+pub(crate) mod batch_norm;
 pub(crate) mod contract;
+pub(crate) mod copy;
 pub(crate) mod elementwise;
+pub(crate) mod rows;
+pub(crate) mod samples;
 mod storage;
 
 use axes::{Axes, extent};

@@ -32,7 +32,7 @@ pub(super) const THREADS: u32 = 256;
 const BATCH: usize = 8;
 
 /// Leaves that a launch folds to one.
-pub(super) const FOLD: u32 = 256;
+pub const FOLD: u32 = 256;
 
 /// Leaves that a thread folds.
 const FOLD_THREAD: usize = 16;
