@@ -217,7 +217,7 @@ pub(super) fn fold_leaves<const A: usize>(
     let mut step = 1;
     while step < side {
         barrier();
-        if ty % (2 * step) == 0 && within(first + step * EACH, leaves) {
+        if ty & (2 * step - 1) == 0 && within(first + step * EACH, leaves) {
             let mut right = [0.0; A];
             unrolled::<A>(|a| right[a] = tile.get(at(a, ty + step)));
             node = join(node, right, first, step * EACH);
