@@ -50,6 +50,7 @@ host_only! {
     pub mod isa;
     pub mod lanes;
     pub mod launch;
+    pub mod ptx;
     pub mod reference;
     pub mod survey;
     pub mod tree;
