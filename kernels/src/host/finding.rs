@@ -135,10 +135,6 @@ impl Findings {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
     pub(super) fn into_list(self) -> Vec<Finding> {
         self.list
     }

@@ -103,6 +103,11 @@ impl HostLauncher {
         HostLauncher { mutation: Some(mutation), ..HostLauncher::with(options) }
     }
 
+    /// Changes how further kernels are run. Memory keeps what is known of it; `checks` cannot change.
+    pub(super) fn reschedule(&mut self, schedule: Schedule, preempt: Option<NonZeroU32>) {
+        self.options = Options { schedule, preempt, count: false, ..self.options };
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

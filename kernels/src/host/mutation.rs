@@ -1,10 +1,19 @@
-//! Mutations: a word of a kernel weakened on purpose, at run time.
+//! Mutations: a word of a kernel weakened on purpose, at run time. The share of mutations that the checker or a wrong
+//! value gives away says how much a clean check is worth.
 
 use super::checker::Checker;
+use super::equivalent::Equivalent;
 use super::exec::Position;
 use super::finding::{FindingKind, Place};
+use super::launcher::{HostLauncher, Options};
 use super::site::{NO_MEMORY, Operation, Site, SiteNumber};
+use crate::case::{Case, CaseError};
+use crate::kernel::KernelSpec;
+use crate::launch::LaunchError;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::panic::Location;
+use std::time::{Duration, Instant};
 
 /// How a site is weakened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +70,150 @@ pub struct Mutation {
     pub site: Site,
     /// How.
     pub mutant: Mutant,
+}
+
+/// A mutation of a kernel, by the number of its site among the kernel's sites of the same operation, in order of place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mutated {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// What is weakened, and how.
+    pub mutation: Mutation,
+    /// The site's number, from 0.
+    pub ordinal: usize,
+}
+
+impl fmt::Display for Mutated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mutation { site, mutant } = &self.mutation;
+        write!(f, "{}: {:?} {} {mutant:?}, {}", self.kernel, site.operation, self.ordinal, site.place)?;
+        site.memory.iter().try_for_each(|memory| write!(f, ", {memory}"))
+    }
+}
+
+/// How many mutations were given away.
+#[derive(Clone, Debug, Default)]
+pub struct Score {
+    /// By a finding.
+    pub killed_by_checker: usize,
+    /// By a wrong value.
+    pub killed_by_value: usize,
+    /// Mutations that change nothing, with the reason.
+    pub equivalent: Vec<(Mutated, &'static str)>,
+    /// Mutations that stayed hidden; those that are for the checker also where a value was wrong.
+    pub survived: Vec<Mutated>,
+    /// Entries of the table of equivalents that no surviving mutation matches.
+    pub stale: Vec<String>,
+    /// The time that it took.
+    pub elapsed: Duration,
+}
+
+impl Score {
+    /// The share of the mutations that are not equivalent which were given away.
+    pub fn share(&self) -> f64 {
+        let killed = self.killed_by_checker + self.killed_by_value;
+        killed as f64 / (killed + self.survived.len()).max(1) as f64
+    }
+}
+
+impl fmt::Display for Score {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.1} % of mutations killed: {} by the checker, {} by a wrong value; {} equivalent, {} survived; {:.1} s",
+            100.0 * self.share(),
+            self.killed_by_checker,
+            self.killed_by_value,
+            self.equivalent.len(),
+            self.survived.len(),
+            self.elapsed.as_secs_f64()
+        )?;
+        self.survived.iter().try_for_each(|mutated| write!(f, "\n  survived: {mutated}"))?;
+        self.stale.iter().try_for_each(|entry| write!(f, "\n  stale entry: {entry}"))
+    }
+}
+
+/// Weakens every site that the kernels' cases reach, one at a time and in every way, and runs the cases until one gives
+/// the mutation away. `progress` is called after each kernel. Kernels whose cases do not pass unmutated are an error.
+///
+/// # Errors
+/// When a case fails without a mutation, or the host has no memory.
+pub fn score(
+    kernels: &[&'static KernelSpec],
+    equivalents: &[Equivalent],
+    progress: &mut dyn FnMut(&'static KernelSpec, &Score),
+) -> Result<Score, CaseError> {
+    let start = Instant::now();
+    let mut score = Score::default();
+    let mut used = vec![Vec::new(); equivalents.len()];
+    for kernel in kernels {
+        let cases = (kernel.cases)();
+        for mutated in mutations(kernel, &cases)? {
+            let known = equivalents.iter().position(|entry| entry.matches(&mutated));
+            match outcome(kernel, &cases, &mutated.mutation)? {
+                Outcome::Checker => score.killed_by_checker += 1,
+                Outcome::Value if !mutated.mutation.mutant.is_for_checker() => score.killed_by_value += 1,
+                Outcome::Value | Outcome::Nothing => match known {
+                    Some(entry) => {
+                        used[entry].push(kernel.name);
+                        score.equivalent.push((mutated, equivalents[entry].reason));
+                    }
+                    None => score.survived.push(mutated),
+                },
+            }
+        }
+        score.elapsed = start.elapsed();
+        progress(kernel, &score);
+    }
+    for (entry, used) in equivalents.iter().zip(&used) {
+        let listed = entry.kernels.iter().filter(|name| kernels.iter().any(|kernel| kernel.name == **name));
+        let stale = listed.filter(|name| !used.contains(name)).map(|name| format!("{name}: {entry}"));
+        score.stale.extend(stale);
+    }
+    Ok(score)
+}
+
+/// The mutations of the sites that the cases reach.
+fn mutations(kernel: &'static KernelSpec, cases: &[Case]) -> Result<Vec<Mutated>, CaseError> {
+    let launcher = HostLauncher::with(Options { count: false, ..Options::checked() });
+    cases.iter().try_for_each(|case| case.run(kernel, &launcher))?;
+    let sites = launcher.take_sites().remove(kernel.name).unwrap_or_default();
+    let mut ordinals: BTreeMap<Operation, usize> = BTreeMap::new();
+    let mut list = Vec::new();
+    for site in sites {
+        let next = ordinals.entry(site.operation).or_default();
+        let ordinal = *next;
+        *next += 1;
+        list.extend(Mutant::of(site.operation).iter().map(|mutant| Mutated {
+            kernel: kernel.name,
+            mutation: Mutation { site: site.clone(), mutant: *mutant },
+            ordinal,
+        }));
+    }
+    Ok(list)
+}
+
+enum Outcome {
+    Checker,
+    Value,
+    Nothing,
+}
+
+/// What gives the mutation away; for one that is for the checker, a wrong value is not enough.
+fn outcome(kernel: &'static KernelSpec, cases: &[Case], mutation: &Mutation) -> Result<Outcome, CaseError> {
+    let options = Options { count: false, stop_at_first: true, ..Options::checked() };
+    let launcher = HostLauncher::mutated(options, mutation.clone());
+    let mut outcome = Outcome::Nothing;
+    for case in cases {
+        match case.run(kernel, &launcher) {
+            Ok(()) => {}
+            Err(CaseError::Launch(LaunchError::Findings { .. })) => return Ok(Outcome::Checker),
+            Err(CaseError::Value { .. }) if mutation.mutant.is_for_checker() => outcome = Outcome::Value,
+            Err(CaseError::Value { .. }) => return Ok(Outcome::Value),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(outcome)
 }
 
 impl Checker {
