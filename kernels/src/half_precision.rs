@@ -1,29 +1,31 @@
-//! Conversions between f32 and the 16-bit storage formats, element by element and over slices.
+//! Conversions between f32 and the 16-bit storage formats, element by element and over slices; from f64, element by
+//! element. Kernels have the 16 bits as u16, the host as the types of the `half` crate.
 //!
 //! To 16 bits: round to nearest, ties to even; subnormals are kept; overflow gives infinity; a NaN keeps its sign and
 //! upper payload and becomes quiet. To f32: exact. Written out in integers, so that no platform's conversion
 //! instruction (or its absence) shows.
 
+#[cfg(not(target_arch = "nvptx64"))]
 use half::{bf16, f16};
 
-/// The nearest bf16.
+/// The bits of the nearest bf16.
 #[inline(always)]
-pub fn bf16_of_f32(x: f32) -> bf16 {
+pub fn bf16_bits_of_f32(x: f32) -> u16 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
     let nan = (bits >> 16) | 0x40;
-    bf16::from_bits(if x.is_nan() { nan } else { rounded } as u16)
+    (if x.is_nan() { nan } else { rounded }) as u16
 }
 
-/// The same number as f32.
+/// The number with these bits of a bf16.
 #[inline(always)]
-pub fn f32_of_bf16(x: bf16) -> f32 {
-    f32::from_bits(u32::from(x.to_bits()) << 16)
+pub fn f32_of_bf16_bits(x: u16) -> f32 {
+    f32::from_bits(u32::from(x) << 16)
 }
 
-/// The nearest f16.
+/// The bits of the nearest f16.
 #[inline(always)]
-pub fn f16_of_f32(x: f32) -> f16 {
+pub fn f16_bits_of_f32(x: f32) -> u16 {
     // 65520, halfway between the largest f16 and the next power of two, and 2^-14, the smallest normal f16.
     const OVERFLOW: u32 = 0x477f_f000;
     const NORMAL: u32 = 0x3880_0000;
@@ -38,13 +40,13 @@ pub fn f16_of_f32(x: f32) -> f16 {
     let magnitude = if bits < NORMAL { subnormal } else { normal };
     let magnitude = if bits >= OVERFLOW { 0x7c00 } else { magnitude };
     let magnitude = if x.is_nan() { nan } else { magnitude };
-    f16::from_bits(((sign >> 16) | magnitude) as u16)
+    ((sign >> 16) | magnitude) as u16
 }
 
-/// The same number as f32.
+/// The number with these bits of an f16.
 #[inline(always)]
-pub fn f32_of_f16(x: f16) -> f32 {
-    let bits = u32::from(x.to_bits());
+pub fn f32_of_f16_bits(x: u16) -> f32 {
+    let bits = u32::from(x);
     let magnitude = (bits & 0x7fff) << 13;
     let exponent = magnitude & 0x0f80_0000;
     let normal = magnitude + ((127 - 15) << 23);
@@ -54,6 +56,66 @@ pub fn f32_of_f16(x: f16) -> f32 {
     let value = if exponent == 0 { subnormal } else { normal };
     let value = if exponent == 0x0f80_0000 { special } else { value };
     f32::from_bits(value | ((bits & 0x8000) << 16))
+}
+
+/// The f32 from which an f64 is rounded to 16 bits as if at once: rounded to odd, which is towards zero with the last
+/// bit set where anything was lost (Boldo and Melquiond, *Emulation of FMA and correctly rounded sums*, 2008). A NaN
+/// keeps its sign and upper payload.
+#[inline(always)]
+fn rounded_to_odd(x: f64) -> f32 {
+    let nearest = x as f32;
+    let back = f64::from(nearest);
+    let beyond = u32::from(f64::from_bits(back.to_bits() & !SIGN) > f64::from_bits(x.to_bits() & !SIGN));
+    let odd = f32::from_bits(nearest.to_bits().wrapping_sub(beyond) | 1);
+    let nan = f32::from_bits(
+        ((x.to_bits() >> 32) as u32 & 0x8000_0000) | 0x7fc0_0000 | (x.to_bits() >> 29) as u32 & 0x3f_ffff,
+    );
+    let value = if back == x { nearest } else { odd };
+    if x.is_nan() { nan } else { value }
+}
+
+const SIGN: u64 = 1 << 63;
+
+/// The bits of the nearest bf16.
+#[inline(always)]
+pub fn bf16_bits_of_f64(x: f64) -> u16 {
+    bf16_bits_of_f32(rounded_to_odd(x))
+}
+
+/// The bits of the nearest f16.
+#[inline(always)]
+pub fn f16_bits_of_f64(x: f64) -> u16 {
+    f16_bits_of_f32(rounded_to_odd(x))
+}
+
+/// The same numbers in the types of the `half` crate.
+macro_rules! half_types {
+    ($($type:ident: $of_f32:ident $of_f32_bits:ident, $of_f64:ident $of_f64_bits:ident, $to_f32:ident $to_f32_bits:ident;)+) => {$(
+        #[doc = concat!("The nearest ", stringify!($type), ".")]
+        #[cfg(not(target_arch = "nvptx64"))]
+        #[inline(always)]
+        pub fn $of_f32(x: f32) -> $type {
+            $type::from_bits($of_f32_bits(x))
+        }
+
+        #[doc = concat!("The nearest ", stringify!($type), ".")]
+        #[cfg(not(target_arch = "nvptx64"))]
+        #[inline(always)]
+        pub fn $of_f64(x: f64) -> $type {
+            $type::from_bits($of_f64_bits(x))
+        }
+
+        /// The same number as f32.
+        #[cfg(not(target_arch = "nvptx64"))]
+        #[inline(always)]
+        pub fn $to_f32(x: $type) -> f32 {
+            $to_f32_bits(x.to_bits())
+        }
+    )+};
+}
+half_types! {
+    bf16: bf16_of_f32 bf16_bits_of_f32, bf16_of_f64 bf16_bits_of_f64, f32_of_bf16 f32_of_bf16_bits;
+    f16: f16_of_f32 f16_bits_of_f32, f16_of_f64 f16_bits_of_f64, f32_of_f16 f32_of_f16_bits;
 }
 
 crate::stamp! {
@@ -109,6 +171,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn f64_beyond_the_range_of_f32_goes_to_the_ends() {
+        assert_eq!([1e300, -1e300, 1e-300, -1e-300].map(bf16_bits_of_f64), [0x7f80, 0xff80, 0, 0x8000]);
+        assert_eq!([1e300, -1e300, 1e-300, -1e-300].map(f16_bits_of_f64), [0x7c00, 0xfc00, 0, 0x8000]);
+        assert!(f16_of_f64(f64::NAN).is_nan() && bf16_of_f64(-f64::NAN).is_nan());
+    }
+
     proptest! {
         #[test]
         fn rounding_is_to_nearest_even(bits: u32) {
@@ -129,6 +198,28 @@ mod tests {
             let x = if below { middle } else { f32::from_bits(middle.to_bits() + 1) };
             let want = if below { h } else { next };
             prop_assert_eq!(f16_of_f32(x).to_bits(), want.to_bits());
+        }
+
+        #[test]
+        fn f64_is_rounded_once(bits: u16, side in -1i8..=1) {
+            // Nearer to the middle of two neighbours than an f32 can tell.
+            let beside = |low: f32, high: f32| {
+                let middle = (f64::from(low) + f64::from(high)) / 2.0;
+                f64::from_bits(middle.to_bits().wrapping_add_signed(side.into()))
+            };
+            let (h, next) = (f16::from_bits(bits & 0x7bfe), f16::from_bits((bits & 0x7bfe) + 1));
+            let want = if side == 1 { next } else { h };
+            prop_assert_eq!(f16_of_f64(beside(f32_of_f16(h), f32_of_f16(next))).to_bits(), want.to_bits());
+            let (b, next) = (bf16::from_bits(bits & 0x7f7e), bf16::from_bits((bits & 0x7f7e) + 1));
+            let want = if side == 1 { next } else { b };
+            prop_assert_eq!(bf16_of_f64(-beside(f32_of_bf16(b), f32_of_bf16(next))).to_bits(), want.to_bits() | 0x8000);
+        }
+
+        #[test]
+        fn f64_that_is_an_f32_is_rounded_as_one(bits: u32) {
+            let x = f32::from_bits(bits);
+            prop_assert_eq!(bf16_bits_of_f64(f64::from(x)), bf16_bits_of_f32(x));
+            prop_assert_eq!(f16_bits_of_f64(f64::from(x)), f16_bits_of_f32(x));
         }
 
         #[test]

@@ -29,6 +29,7 @@
 
 pub mod device;
 pub mod elementwise;
+pub mod half_precision;
 pub mod kernel;
 pub mod math;
 pub mod order;
@@ -45,7 +46,6 @@ macro_rules! host_only {
 }
 host_only! {
     pub mod case;
-    pub mod half_precision;
     pub mod host;
     pub mod isa;
     pub mod lanes;

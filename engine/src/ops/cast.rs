@@ -2,7 +2,7 @@
 
 use super::operand::{Operand, map1};
 use crate::{Array, DType, Element, Result, bf16, f16, with_dtype};
-use selfsame_kernels::half_precision::{bf16_of_f32, f16_of_f32, f32_of_bf16, f32_of_f16};
+use selfsame_kernels::half_precision::{bf16_of_f32, bf16_of_f64, f16_of_f32, f16_of_f64, f32_of_bf16, f32_of_f16};
 
 /// `x` with elements of type `dtype`.
 ///
@@ -62,7 +62,7 @@ numbers! {
 }
 
 macro_rules! halves {
-    ($($half:ty, $round:ident, $widen:ident => $($b:ty)*;)*) => {$(
+    ($($half:ty, $round:ident, $round_f64:ident, $widen:ident => $($b:ty)*;)*) => {$(
         $(impl Convert<$b> for $half {
             #[inline(always)]
             fn convert(self) -> $b {
@@ -72,7 +72,7 @@ macro_rules! halves {
         $(impl Convert<$half> for $b {
             #[inline(always)]
             fn convert(self) -> $half {
-                <$half>::from_f64(self.convert())
+                $round_f64(self.convert())
             }
         })*
         impl Convert<$half> for f32 {
@@ -96,8 +96,8 @@ macro_rules! halves {
     )*};
 }
 halves! {
-    bf16, bf16_of_f32, f32_of_bf16 => f64 i32 i64 u8 bool;
-    f16, f16_of_f32, f32_of_f16 => f64 i32 i64 u8 bool;
+    bf16, bf16_of_f32, bf16_of_f64, f32_of_bf16 => f64 i32 i64 u8 bool;
+    f16, f16_of_f32, f16_of_f64, f32_of_f16 => f64 i32 i64 u8 bool;
 }
 
 impl Convert<bool> for bool {
