@@ -69,6 +69,7 @@ impl Key {
     }
 
     /// The stream of one view of one sample in one step or epoch, at its first word.
+    #[inline]
     pub fn stream(self, step: u64, sample: u64, view: u16) -> Stream {
         let [step_low, step_high] = halves(step);
         let [key_low, key_high, ..] =
@@ -89,18 +90,28 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// What a word depends on besides its position: the stream's key (two words) and the sample (two words, low half
+    /// first). Kernels that draw from the stream take these.
+    #[inline]
+    pub fn key_words(&self) -> [u32; 4] {
+        [self.key[0], self.key[1], self.sample[0], self.sample[1]]
+    }
+
     /// The number of words drawn so far.
+    #[inline]
     pub fn position(&self) -> u64 {
         self.position
     }
 
     /// Moves to word `position`.
+    #[inline]
     pub fn seek(&mut self, position: u64) {
         self.position = position;
         self.words = self.block_at(position / 4);
     }
 
     /// The next word: 32 random bits.
+    #[inline]
     pub fn next_u32(&mut self) -> u32 {
         let within = (self.position % 4) as usize;
         if within == 0 {
@@ -111,17 +122,20 @@ impl Stream {
     }
 
     /// The next two words, the first as the low half.
+    #[inline]
     pub fn next_u64(&mut self) -> u64 {
         let low = u64::from(self.next_u32());
         low | (u64::from(self.next_u32()) << 32)
     }
 
     /// Uniform on [0, 1), a multiple of 2^-24.
+    #[inline]
     pub fn uniform_f32(&mut self) -> f32 {
         uniform_of_word(self.next_u32())
     }
 
     /// Uniform on [0, 1), a multiple of 2^-53.
+    #[inline]
     pub fn uniform_f64(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 * (1.0 / 9007199254740992.0)
     }
@@ -130,6 +144,7 @@ impl Stream {
     ///
     /// The high word of the 128-bit product of `n` and a 64-bit draw, drawn again while the low word is below
     /// 2^64 mod n (Lemire, *Fast random integer generation in an interval*, 2019).
+    #[inline]
     pub fn range(&mut self, n: u64) -> u64 {
         let uneven = if n == 0 { 0 } else { n.wrapping_neg() % n };
         loop {
@@ -141,17 +156,20 @@ impl Stream {
     }
 
     /// Standard normal: the cosine branch of Box and Muller on the next two words.
+    #[inline]
     pub fn normal(&mut self) -> f32 {
         let radius_word = self.next_u32();
         normal_pair(radius_word, self.next_u32()).0
     }
 
     /// True with probability `p` (to 24 bits): whether the next uniform number is below `p`.
+    #[inline]
     pub fn bernoulli(&mut self, p: f32) -> bool {
         self.uniform_f32() < p
     }
 
     /// Fisher and Yates, from the end: element `i` changes places with element `range(i + 1)`.
+    #[inline]
     pub fn shuffle<V>(&mut self, values: &mut [V]) {
         for i in (1..values.len()).rev() {
             values.swap(i, self.range(i as u64 + 1) as usize);
@@ -160,8 +178,7 @@ impl Stream {
 
     #[inline(always)]
     fn block_at(&self, index: u64) -> [u32; 4] {
-        let [index_low, index_high] = halves(index);
-        block([index_low, index_high, self.sample[0], self.sample[1]], self.key)
+        block_of(self.key_words(), index)
     }
 }
 
@@ -246,6 +263,7 @@ pub fn block(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
 
 /// A 64-bit key for a parameter's path: FNV-1a over its UTF-8 bytes (offset basis 14695981039346656037, prime
 /// 1099511628211).
+#[inline]
 pub const fn key_of_path(path: &str) -> u64 {
     let bytes = path.as_bytes();
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -257,15 +275,23 @@ pub const fn key_of_path(path: &str) -> u64 {
     hash
 }
 
+/// Words `4 index..4 index + 4` of the stream with these [`Stream::key_words`].
 #[inline(always)]
-fn uniform_of_word(word: u32) -> f32 {
+pub(crate) fn block_of(key_words: [u32; 4], index: u64) -> [u32; 4] {
+    let ([index_low, index_high], [key_low, key_high, sample_low, sample_high]) = (halves(index), key_words);
+    block([index_low, index_high, sample_low, sample_high], [key_low, key_high])
+}
+
+/// Uniform on [0, 1), a multiple of 2^-24.
+#[inline(always)]
+pub(crate) fn uniform_of_word(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / 16777216.0)
 }
 
 /// Box and Muller: r = sqrt(-2 log u) with u = (upper 24 bits + 1) 2^-24 in (0, 1] from the first word, angle
 /// 2 pi times the uniform number of the second; (r cos, r sin).
 #[inline(always)]
-fn normal_pair(radius_word: u32, angle_word: u32) -> (f32, f32) {
+pub(crate) fn normal_pair(radius_word: u32, angle_word: u32) -> (f32, f32) {
     let u = ((radius_word >> 8) + 1) as f32 * (1.0 / 16777216.0);
     let radius = Real::sqrt(-2.0 * <f32 as Real>::log(u));
     let angle = core::f32::consts::TAU * uniform_of_word(angle_word);
