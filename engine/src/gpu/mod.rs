@@ -9,8 +9,16 @@
 pub mod cuda;
 mod axes;
 pub(crate) mod contract;
+pub(crate) mod convert;
 pub(crate) mod elementwise;
+pub(crate) mod index;
+pub(crate) mod interpolate;
+pub(crate) mod join;
+pub(crate) mod pool;
+pub(crate) mod random;
+pub(crate) mod sort;
 mod storage;
+pub(crate) mod update;
 
 use axes::{Axes, extent};
 pub(crate) use storage::GpuBlock;
