@@ -361,6 +361,14 @@ impl Array {
         Ok(())
     }
 
+    /// Whether the host can read the elements without waiting for a device.
+    pub(crate) fn is_on_host(&self) -> bool {
+        match &self.storage {
+            Storage::Host(_) => true,
+            Storage::Gpu(block) => block.is_on_host(),
+        }
+    }
+
     fn gpu_block(&self) -> Result<&GpuBlock> {
         match &self.storage {
             Storage::Gpu(block) => Ok(block),

@@ -65,6 +65,11 @@ impl GpuBlock {
         Ok(self.host.get_or_init(|| block))
     }
 
+    /// Whether reading on the host needs no copy from the device.
+    pub(crate) fn is_on_host(&self) -> bool {
+        self.host.get().is_some()
+    }
+
     /// The host's copy for writing; the device's becomes stale.
     pub(crate) fn host_mut(&mut self) -> Result<&mut Block> {
         self.host()?;

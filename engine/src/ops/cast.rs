@@ -1,6 +1,7 @@
 //! Conversion between element types.
 
 use super::operand::{Operand, map1};
+use crate::gpu;
 use crate::{Array, DType, Element, Result, bf16, f16, with_dtype};
 use selfsame_kernels::half_precision::{bf16_of_f32, bf16_of_f64, f16_of_f32, f16_of_f64, f32_of_bf16, f32_of_f16};
 
@@ -14,6 +15,9 @@ use selfsame_kernels::half_precision::{bf16_of_f32, bf16_of_f64, f16_of_f32, f16
 pub fn cast(x: &Array, dtype: DType) -> Result<Array> {
     if x.dtype() == dtype {
         return x.contiguous();
+    }
+    if let Some(gpu) = x.device().gpu() {
+        return gpu::convert::cast(gpu, &x.contiguous()?, dtype);
     }
     with_dtype!(x.dtype(), From, with_dtype!(dtype, Into, convert::<From, Into>(x)))
 }

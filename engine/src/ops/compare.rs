@@ -1,8 +1,8 @@
 //! Comparisons and the logic of truth values.
 
 use super::operand::{Operand, map1, map2, same_kind};
-use super::{cast, kernels_for, unsupported};
-use crate::gpu;
+use super::{cast, is_half, kernels_for, unsupported};
+use crate::gpu::{self, elementwise::Logic};
 use crate::layout::broadcast_shape;
 use crate::{Array, DType, Element, Result, with_dtype};
 pub use selfsame_kernels::elementwise::Compare;
@@ -16,6 +16,14 @@ pub fn compare(op: Compare, a: &Array, b: &Array) -> Result<Array> {
     let shape = broadcast_shape(op.name(), a.shape(), b.shape())?;
     if let Some(gpu) = kernels_for(a) {
         return gpu::elementwise::compare(gpu, op, a, b, &shape);
+    }
+    if let Some(gpu) = a.device().gpu() {
+        if is_half(a.dtype()) {
+            return compare(op, &cast(a, DType::F32)?, &cast(b, DType::F32)?);
+        }
+        if let Some(truth) = gpu::elementwise::compare_integer(gpu, op, a, b, &shape)? {
+            return Ok(truth);
+        }
     }
     with_dtype!(a.dtype(), T, compare_elements::<T>(op, a, b, &shape))
 }
@@ -41,12 +49,17 @@ fn compare_elements<T: Element + PartialOrd>(op: Compare, a: &Array, b: &Array, 
 /// # Errors
 /// `OutOfMemory`.
 pub fn compare_scalar(op: Compare, a: &Array, s: f64) -> Result<Array> {
+    /// Below this all integers are numbers of f64.
+    const EXACT: f64 = (1u64 << f64::MANTISSA_DIGITS) as f64;
     let computed = match a.dtype() {
         DType::F32 | DType::BF16 | DType::F16 => DType::F32,
+        // An integer that f64 holds exactly compares with the numbers themselves as with their roundings to f64.
+        DType::I32 | DType::I64 | DType::U8 | DType::Bool if s.fract() == 0.0 && s.abs() < EXACT => DType::I64,
         _ => DType::F64,
     };
     let s = match computed {
         DType::F32 => Array::scalar(s as f32, a.device())?,
+        DType::I64 => Array::scalar(s as i64, a.device())?,
         _ => Array::scalar(s, a.device())?,
     };
     compare(op, &cast(a, computed)?, &s)
@@ -57,7 +70,7 @@ pub fn compare_scalar(op: Compare, a: &Array, s: f64) -> Result<Array> {
 /// # Errors
 /// When an operand is not bool or shapes do not broadcast.
 pub fn logical_and(a: &Array, b: &Array) -> Result<Array> {
-    logic("logical_and", a, b, |a, b| a & b)
+    logic("logical_and", Logic::And, a, b)
 }
 
 /// Whether at least one holds, with broadcasting; bool operands.
@@ -65,7 +78,7 @@ pub fn logical_and(a: &Array, b: &Array) -> Result<Array> {
 /// # Errors
 /// When an operand is not bool or shapes do not broadcast.
 pub fn logical_or(a: &Array, b: &Array) -> Result<Array> {
-    logic("logical_or", a, b, |a, b| a | b)
+    logic("logical_or", Logic::Or, a, b)
 }
 
 /// Whether x does not hold; a bool operand.
@@ -74,6 +87,9 @@ pub fn logical_or(a: &Array, b: &Array) -> Result<Array> {
 /// When the operand is not bool.
 pub fn logical_not(x: &Array) -> Result<Array> {
     expect_bool("logical_not", x)?;
+    if let Some(gpu) = x.device().gpu() {
+        return gpu::elementwise::logical_not(gpu, x);
+    }
     let operand = Operand::<bool>::new(x, x.shape())?;
     Array::build(x.device(), x.shape(), "logical_not", |cpu, out| {
         map1(cpu, &operand, out, |x: bool| !x);
@@ -81,13 +97,19 @@ pub fn logical_not(x: &Array) -> Result<Array> {
     })
 }
 
-fn logic(op: &'static str, a: &Array, b: &Array, f: impl Fn(bool, bool) -> bool + Sync) -> Result<Array> {
+fn logic(op: &'static str, logic: Logic, a: &Array, b: &Array) -> Result<Array> {
     expect_bool(op, a)?;
     same_kind(op, a, b)?;
     let shape = broadcast_shape(op, a.shape(), b.shape())?;
+    if let Some(gpu) = a.device().gpu() {
+        return gpu::elementwise::logic(gpu, logic, a, b, &shape);
+    }
     let operands = (&Operand::<bool>::new(a, &shape)?, &Operand::<bool>::new(b, &shape)?);
     Array::build(a.device(), &shape, op, |cpu, out| {
-        map2(cpu, operands, out, f);
+        match logic {
+            Logic::And => map2(cpu, operands, out, |a: bool, b: bool| a & b),
+            Logic::Or => map2(cpu, operands, out, |a: bool, b: bool| a | b),
+        }
         Ok(())
     })
 }

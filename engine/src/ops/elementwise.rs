@@ -21,6 +21,11 @@ pub fn unary(op: Unary, x: &Array) -> Result<Array> {
     if let Some(gpu) = kernels_for(x) {
         return gpu::elementwise::unary(gpu, op, x);
     }
+    if let Some(gpu) = x.device().gpu()
+        && let Some(y) = gpu::elementwise::unary_integer(gpu, op, x)?
+    {
+        return Ok(y);
+    }
     match x.dtype() {
         DType::I32 => unary_integer::<i32>(op, x),
         DType::I64 => unary_integer::<i64>(op, x),
@@ -46,6 +51,11 @@ pub fn binary(op: Binary, a: &Array, b: &Array) -> Result<Array> {
     let shape = broadcast_shape(op.name(), a.shape(), b.shape())?;
     if let Some(gpu) = kernels_for(a) {
         return gpu::elementwise::binary(gpu, op, a, b, &shape);
+    }
+    if let Some(gpu) = a.device().gpu()
+        && let Some(y) = gpu::elementwise::binary_integer(gpu, op, a, b, &shape)?
+    {
+        return Ok(y);
     }
     match a.dtype() {
         DType::I32 => binary_integer::<i32>(op, a, b, &shape),
@@ -142,6 +152,9 @@ pub fn select(cond: &Array, a: &Array, b: &Array) -> Result<Array> {
         return Err(unsupported("select", cond.dtype(), "a condition of type bool"));
     }
     let shape = broadcast_shape("select", &broadcast_shape("select", cond.shape(), a.shape())?, b.shape())?;
+    if let Some(gpu) = a.device().gpu() {
+        return gpu::elementwise::select(gpu, cond, a, b, &shape);
+    }
     with_dtype!(a.dtype(), T, {
         let cond = Operand::<bool>::new(cond, &shape)?;
         let (x, y) = (Operand::<T>::new(a, &shape)?, Operand::<T>::new(b, &shape)?);
@@ -170,6 +183,9 @@ pub fn clamp(x: &Array, lo: f64, hi: f64) -> Result<Array> {
     if is_half(x.dtype()) {
         return through_f32(x, |x| clamp(x, lo, hi));
     }
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::elementwise::clamp(gpu, x, lo as f32, hi as f32);
+    }
     with_real!("clamp", x.dtype(), T, {
         let (lo, hi) = (<T as Real>::from_f64(lo), <T as Real>::from_f64(hi));
         let operand = Operand::<T>::new(x, x.shape())?;
@@ -189,6 +205,9 @@ pub fn clamp(x: &Array, lo: f64, hi: f64) -> Result<Array> {
 pub fn is_finite(x: &Array) -> Result<bool> {
     if is_half(x.dtype()) {
         return is_finite(&cast(x, DType::F32)?);
+    }
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::elementwise::is_finite(gpu, x);
     }
     with_real!("is_finite", x.dtype(), T, {
         const BLOCK: usize = 1 << 14;

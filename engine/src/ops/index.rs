@@ -5,7 +5,9 @@
 
 use super::cast::Convert;
 use super::operand::{check_axis, same_device, same_kind};
-use super::{cast, is_half, unsupported, with_real};
+use super::update::in_f32;
+use super::{cast, is_half, kernels_for, unsupported, with_real};
+use crate::gpu;
 use crate::{Array, DType, Device, Element, Error, ErrorKind, Result, with_dtype};
 
 /// Elements per parallel task.
@@ -19,9 +21,12 @@ const TASK: usize = 1 << 15;
 pub fn gather(x: &Array, axis: usize, index: &Array) -> Result<Array> {
     let [outer, n, inner] = around_axis("gather", x, axis)?;
     expect_index_shape("gather", x, axis, index)?;
-    let (x, index) = (x.contiguous()?, index.contiguous()?);
-    let positions = positions("gather", &index, &x, axis)?;
+    let (x, index) = (x.contiguous()?, checked_index("gather", index, n)?);
     let k = index.shape()[axis];
+    if let Some(gpu) = x.device().gpu() {
+        return gpu::index::gather(gpu, &x, &index, [outer, n, inner], k);
+    }
+    let positions = index.as_slice::<i64>()?;
     with_dtype!(x.dtype(), T, {
         let values = x.as_slice::<T>()?;
         Array::build::<T>(x.device(), index.shape(), "gather", |cpu, out| {
@@ -43,7 +48,7 @@ pub fn gather(x: &Array, axis: usize, index: &Array) -> Result<Array> {
 /// # Errors
 /// When shapes or element types do not fit, an index lies outside the axis, or the type is u8 or bool.
 pub fn scatter_add(base: Array, axis: usize, index: &Array, src: &Array) -> Result<Array> {
-    let [_, n, inner] = around_axis("scatter_add", &base, axis)?;
+    let lengths @ [_, n, inner] = around_axis("scatter_add", &base, axis)?;
     expect_index_shape("scatter_add", &base, axis, index)?;
     same_kind("scatter_add", &base, src)?;
     if src.shape() != index.shape() {
@@ -54,8 +59,14 @@ pub fn scatter_add(base: Array, axis: usize, index: &Array, src: &Array) -> Resu
         )
         .expected("equal shapes"));
     }
-    let (index, k) = (index.contiguous()?, index.shape()[axis]);
-    let positions = positions("scatter_add", &index, &base, axis)?;
+    if is_half(base.dtype()) {
+        return in_f32(base, src, |base, src| scatter_add(base, axis, index, src));
+    }
+    let (index, k) = (checked_index("scatter_add", index, n)?, index.shape()[axis]);
+    if let Some(gpu) = kernels_for(src) {
+        return gpu::index::scatter_add(gpu, base, (&index, &src.contiguous()?), lengths, k);
+    }
+    let positions = index.as_slice::<i64>()?;
     add_at("scatter_add", base, src, n * inner, |outer, add| {
         for at in 0..k * inner {
             add(positions[outer * k * inner + at] as usize * inner + at % inner, outer * k * inner + at, 1);
@@ -68,13 +79,16 @@ pub fn scatter_add(base: Array, axis: usize, index: &Array, src: &Array) -> Resu
 /// # Errors
 /// When an index lies outside the axis.
 pub fn index_select(x: &Array, axis: usize, index: &Array) -> Result<Array> {
-    let [_, n, inner] = around_axis("index_select", x, axis)?;
+    let lengths @ [_, n, inner] = around_axis("index_select", x, axis)?;
     let [k] = index_dims("index_select", index)?;
     same_device("index_select", x, index)?;
-    let (x, index) = (x.contiguous()?, index.contiguous()?);
-    let positions = positions("index_select", &index, &x, axis)?;
+    let (x, index) = (x.contiguous()?, checked_index("index_select", index, n)?);
     let mut shape = x.shape().to_vec();
     shape[axis] = k;
+    if let Some(gpu) = x.device().gpu() {
+        return gpu::index::index_select(gpu, &x, &index, lengths, &shape);
+    }
+    let positions = index.as_slice::<i64>()?;
     with_dtype!(x.dtype(), T, {
         let values = x.as_slice::<T>()?;
         Array::build::<T>(x.device(), &shape, "index_select", |cpu, out| {
@@ -100,7 +114,7 @@ pub fn index_select(x: &Array, axis: usize, index: &Array) -> Result<Array> {
 /// # Errors
 /// When shapes or element types do not fit, an index lies outside the axis, or the type is u8 or bool.
 pub fn index_add(base: Array, axis: usize, index: &Array, src: &Array) -> Result<Array> {
-    let [_, n, inner] = around_axis("index_add", &base, axis)?;
+    let lengths @ [_, n, inner] = around_axis("index_add", &base, axis)?;
     let [k] = index_dims("index_add", index)?;
     same_kind("index_add", &base, src)?;
     same_device("index_add", &base, index)?;
@@ -110,8 +124,14 @@ pub fn index_add(base: Array, axis: usize, index: &Array, src: &Array) -> Result
         return Err(Error::new(ErrorKind::Shape, "index_add", format!("source {:?}", src.shape()))
             .expected(format!("{expected:?}")));
     }
-    let index = index.contiguous()?;
-    let positions = positions("index_add", &index, &base, axis)?;
+    if is_half(base.dtype()) {
+        return in_f32(base, src, |base, src| index_add(base, axis, index, src));
+    }
+    let index = checked_index("index_add", index, n)?;
+    if let Some(gpu) = kernels_for(src) {
+        return gpu::index::index_add(gpu, base, (&index, &src.contiguous()?), lengths);
+    }
+    let positions = index.as_slice::<i64>()?;
     add_at("index_add", base, src, n * inner, |outer, add| {
         for (i, &to) in positions.iter().enumerate() {
             add(to as usize * inner, (outer * k + i) * inner, inner);
@@ -124,10 +144,13 @@ pub fn index_add(base: Array, axis: usize, index: &Array, src: &Array) -> Result
 /// # Errors
 /// When an index is not below `classes`.
 pub fn one_hot(index: &Array, classes: usize, dtype: DType) -> Result<Array> {
-    let index = index.contiguous()?;
-    let positions = index.as_slice::<i64>()?;
-    check_positions("one_hot", positions, classes)?;
+    let index = checked_index("one_hot", index, classes)?;
     let shape: Vec<usize> = index.shape().iter().copied().chain([classes]).collect();
+    if let Some(gpu) = index.device().gpu() {
+        // 0 and 1 are exact in every type.
+        return cast(&gpu::index::one_hot(gpu, &index, classes, &shape)?, dtype);
+    }
+    let positions = index.as_slice::<i64>()?;
     with_dtype!(dtype, T, {
         Array::build::<T>(index.device(), &shape, "one_hot", |_, out| {
             out.fill(T::default());
@@ -144,6 +167,9 @@ pub fn one_hot(index: &Array, classes: usize, dtype: DType) -> Result<Array> {
 /// # Errors
 /// `OutOfMemory`.
 pub fn arange(n: usize, device: &Device) -> Result<Array> {
+    if let Some(gpu) = device.gpu() {
+        return gpu::index::arange(gpu, n);
+    }
     Array::build(device, &[n], "arange", |_, out| {
         out.iter_mut().enumerate().for_each(|(i, out)| *out = i as i64);
         Ok(())
@@ -155,11 +181,14 @@ pub fn arange(n: usize, device: &Device) -> Result<Array> {
 /// # Errors
 /// `OutOfMemory`.
 pub fn eye(n: usize, dtype: DType, device: &Device) -> Result<Array> {
-    one_hot(&arange(n, device)?, n, dtype)
+    match device.gpu() {
+        Some(gpu) => cast(&gpu::index::eye(gpu, n)?, dtype),
+        None => one_hot(&arange(n, device)?, n, dtype),
+    }
 }
 
 /// Lengths before, at and behind `axis`.
-fn around_axis(op: &'static str, x: &Array, axis: usize) -> Result<[usize; 3]> {
+pub(super) fn around_axis(op: &'static str, x: &Array, axis: usize) -> Result<[usize; 3]> {
     check_axis(op, x, axis)?;
     let (before, after) = (&x.shape()[..axis], &x.shape()[axis + 1..]);
     Ok([before.iter().product(), x.shape()[axis], after.iter().product()])
@@ -181,22 +210,26 @@ fn expect_index_shape(op: &'static str, x: &Array, axis: usize, index: &Array) -
         .expected(format!("equal lengths on every axis but {axis}")))
 }
 
-/// The elements of a contiguous index, checked against the axis of `x` that they count along.
-fn positions<'a>(op: &'static str, index: &'a Array, x: &Array, axis: usize) -> Result<&'a [i64]> {
+/// The index, contiguous, of type i64 and with no element outside 0..`len`.
+fn checked_index(op: &'static str, index: &Array, len: usize) -> Result<Array> {
     if index.dtype() != DType::I64 {
         return Err(unsupported(op, index.dtype(), "an index of type i64"));
     }
-    let positions = index.as_slice::<i64>()?;
-    check_positions(op, positions, x.shape()[axis])?;
-    Ok(positions)
+    let index = index.contiguous()?;
+    check_positions(op, &index, len)?;
+    Ok(index)
 }
 
-fn check_positions(op: &'static str, positions: &[i64], len: usize) -> Result<()> {
-    match positions.iter().position(|&p| p < 0 || p as u64 >= len as u64) {
-        None => Ok(()),
-        Some(at) => Err(Error::new(ErrorKind::Shape, op, format!("index {} (element {at})", positions[at]))
-            .expected(format!("indices from 0 to below {len}"))),
-    }
+/// Refuses an index (i64, contiguous) with an element outside 0..`len`. Where only a GPU has the elements, this waits
+/// for it: a kernel must not read where there is nothing.
+pub(super) fn check_positions(op: &'static str, index: &Array, len: usize) -> Result<()> {
+    let first = match index.device().gpu() {
+        Some(gpu) if !index.is_on_host() => gpu::index::first_outside(gpu, op, index, len)?,
+        _ => index.as_slice::<i64>()?.iter().position(|&p| p < 0 || p as u64 >= len as u64),
+    };
+    let Some(at) = first else { return Ok(()) };
+    Err(Error::new(ErrorKind::Shape, op, format!("index {} (element {at})", index.as_slice::<i64>()?[at]))
+        .expected(format!("indices from 0 to below {len}")))
 }
 
 /// Runs `visit(outer, add)` for each block of `block` elements of `base`; `add(to, from, len)` adds that many source
@@ -229,10 +262,6 @@ fn add_at(
     match base.dtype() {
         DType::I32 => run(base, src, block, visit, i32::wrapping_add),
         DType::I64 => run(base, src, block, visit, i64::wrapping_add),
-        dtype if is_half(dtype) => {
-            let sum = add_at(op, cast(&base, DType::F32)?, &cast(src, DType::F32)?, block, visit)?;
-            cast(&sum, dtype)
-        }
         dtype => with_real!(op, dtype, T, run(base, src, block, visit, |a: T, b: T| a + b)),
     }
 }

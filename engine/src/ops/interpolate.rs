@@ -4,7 +4,8 @@
 //! taps in x, in order from +0. Positions and weights are computed in f64 and rounded to the element type.
 
 use super::by_row::{expect_shape, write_rows};
-use super::{is_half, through_f32, with_real};
+use super::{is_half, kernels_for, through_f32, with_real};
+use crate::gpu;
 use crate::{Array, Error, ErrorKind, Result};
 use selfsame_kernels::math::Real;
 use selfsame_kernels::stamp;
@@ -33,6 +34,9 @@ pub fn interpolate(x: &Array, size: [usize; 2], mode: Interpolation, align_corne
     }
     let ([n, h, w, c], [oh, ow]) = (images("interpolate", x.shape(), size)?, size);
     let x = x.contiguous()?;
+    if let Some(gpu) = kernels_for(&x) {
+        return gpu::interpolate::interpolate(gpu, &x, size, mode, align_corners);
+    }
     with_real!("interpolate", x.dtype(), T, {
         let values = x.as_slice::<T>()?;
         let (rows, columns) = (taps::<T>(h, oh, mode, align_corners), taps::<T>(w, ow, mode, align_corners));
@@ -70,6 +74,9 @@ pub fn interpolate_grad(dy: &Array, x_shape: &[usize], mode: Interpolation, alig
     let [n, h, w, c] = images(OP, x_shape, [oh, ow])?;
     expect_shape(OP, "dy", dy, &[n, oh, ow, c])?;
     let dy = dy.contiguous()?;
+    if let Some(gpu) = kernels_for(&dy) {
+        return gpu::interpolate::interpolate_grad(gpu, &dy, [n, h, w, c], mode, align_corners);
+    }
     with_real!(OP, dy.dtype(), T, {
         let gradients = dy.as_slice::<T>()?;
         let (rows, columns) = (taps::<T>(h, oh, mode, align_corners), taps::<T>(w, ow, mode, align_corners));

@@ -1,8 +1,9 @@
 //! Joining and padding: `concat`, `stack`, `pad`.
 
+use super::cast::Convert;
 use super::operand::{Operand, check_axis, same_kind};
-use crate::ops::cast::Convert;
-use crate::{Array, Element, Error, ErrorKind, Result, with_dtype};
+use crate::gpu;
+use crate::{Array, DType, Element, Error, ErrorKind, Result, bf16, f16, with_dtype};
 
 /// Elements per parallel task.
 const TASK: usize = 1 << 16;
@@ -29,6 +30,9 @@ pub fn concat(parts: &[&Array], axis: usize) -> Result<Array> {
             .expected(format!("equal lengths on every axis but {axis}")));
         }
         shape[axis] += part.shape()[axis];
+    }
+    if let Some(gpu) = first.device().gpu() {
+        return gpu::join::concat(gpu, parts, axis, &shape);
     }
     with_dtype!(first.dtype(), T, concat_elements::<T>(parts, axis, &shape))
 }
@@ -86,20 +90,40 @@ pub fn pad(x: &Array, widths: &[(usize, usize)], value: f64) -> Result<Array> {
         return Err(Error::new(ErrorKind::Shape, "pad", format!("{} widths for shape {:?}", widths.len(), x.shape()))
             .expected(format!("{} (before, after) pairs", x.rank())));
     }
-    with_dtype!(x.dtype(), T, pad_elements::<T>(x, widths, value.convert()))
+    let shape: Vec<usize> = x.shape().iter().zip(widths).map(|(d, (before, after))| d + before + after).collect();
+    if let Some(gpu) = x.device().gpu() {
+        let start: Vec<usize> = widths.iter().map(|(before, _)| *before).collect();
+        if let Some(padded) = gpu::join::pad(gpu, x, &start, bits_of(value, x.dtype()), &shape)? {
+            return Ok(padded);
+        }
+    }
+    with_dtype!(x.dtype(), T, pad_elements::<T>(x, widths, &shape, value.convert()))
 }
 
-fn pad_elements<T: Element>(x: &Array, widths: &[(usize, usize)], value: T) -> Result<Array> {
-    let shape: Vec<usize> = x.shape().iter().zip(widths).map(|(d, (before, after))| d + before + after).collect();
+/// The bits of `value` as an element.
+fn bits_of(value: f64, dtype: DType) -> u64 {
+    match dtype {
+        DType::F32 => u64::from(Convert::<f32>::convert(value).to_bits()),
+        DType::F64 => value.to_bits(),
+        DType::BF16 => u64::from(Convert::<bf16>::convert(value).to_bits()),
+        DType::F16 => u64::from(Convert::<f16>::convert(value).to_bits()),
+        DType::I32 => Convert::<i32>::convert(value) as u64,
+        DType::I64 => Convert::<i64>::convert(value) as u64,
+        DType::U8 => u64::from(Convert::<u8>::convert(value)),
+        DType::Bool => u64::from(Convert::<bool>::convert(value)),
+    }
+}
+
+fn pad_elements<T: Element>(x: &Array, widths: &[(usize, usize)], shape: &[usize], value: T) -> Result<Array> {
     let operand = Operand::<T>::new(x, x.shape())?;
-    Array::build::<T>(x.device(), &shape, "pad", |cpu, out| {
+    Array::build::<T>(x.device(), shape, "pad", |cpu, out| {
         let (row, row_in) = (shape.last().copied().unwrap_or(1), x.shape().last().copied().unwrap_or(1));
         let before = widths.last().map_or(0, |(before, _)| *before);
         let rows_per_task = (TASK / row.max(1)).max(1);
         cpu.workers().run_chunks(out, (rows_per_task * row).max(1), |task, rows| {
             for (i, out) in rows.chunks_mut(row).enumerate() {
                 out.fill(value);
-                if let Some(source) = source_row(task * rows_per_task + i, &shape, x.shape(), widths) {
+                if let Some(source) = source_row(task * rows_per_task + i, shape, x.shape(), widths) {
                     operand.copy_to(source * row_in, &mut out[before..before + row_in]);
                 }
             }

@@ -4,7 +4,10 @@
 //! outputs they come from.
 
 use super::by_row::{expect_shape, write_rows};
-use super::{cast, is_half, mean, through_f32, with_real};
+use super::index::check_positions;
+use super::operand::same_device;
+use super::{cast, is_half, kernels_for, mean, through_f32, unsupported, with_real};
+use crate::gpu;
 use crate::{Array, DType, Error, ErrorKind, Result};
 use selfsame_kernels::math::Real;
 use selfsame_kernels::stamp;
@@ -81,6 +84,9 @@ pub fn max_pool2d(x: &Array, pool: &Pool2d) -> Result<(Array, Array)> {
     let [_, h, w, _] = x.dims()?;
     check_pixels("max_pool2d", h * w)?;
     let x = x.contiguous()?;
+    if let Some(gpu) = kernels_for(&x) {
+        return gpu::pool::max_pool2d(gpu, &x, pool, shape);
+    }
     with_real!("max_pool2d", x.dtype(), T, {
         let images = x.as_slice::<T>()?;
         let mut winners = Vec::new();
@@ -123,15 +129,23 @@ pub fn max_pool2d_grad(dy: &Array, index: &Array, x_shape: &[usize]) -> Result<A
     }
     expect_shape(OP, "index", index, dy.shape())?;
     let ([n, oh, ow, c], &[x_n, h, w, x_c]) = (dy.dims()?, expect_rank4(OP, x_shape)?);
+    same_device(OP, dy, index)?;
     if (n, c) != (x_n, x_c) {
         return Err(Error::new(ErrorKind::Shape, OP, format!("dy {:?}, input {x_shape:?}", dy.shape()))
             .expected("equal images and channels"));
     }
-    let winners = index.to_vec::<i32>()?;
+    if index.dtype() != DType::I32 {
+        return Err(unsupported(OP, index.dtype(), "pixels of type i32"));
+    }
+    let (dy, index) = (dy.contiguous()?, index.contiguous()?);
+    if let Some(gpu) = kernels_for(&dy) {
+        check_positions(OP, &cast(&index, DType::I64)?, h * w)?;
+        return gpu::pool::max_pool2d_grad(gpu, (&dy, &index), [n, h, w, c]);
+    }
+    let winners = index.as_slice::<i32>()?;
     if let Some(bad) = winners.iter().find(|&&i| i < 0 || i as usize >= h * w) {
         return Err(Error::new(ErrorKind::Shape, OP, format!("pixel {bad}")).expected(format!("below {}", h * w)));
     }
-    let dy = dy.contiguous()?;
     with_real!(OP, dy.dtype(), T, {
         let gradients = dy.as_slice::<T>()?;
         Array::build::<T>(dy.device(), x_shape, OP, |cpu, dx| {
@@ -159,6 +173,9 @@ pub fn avg_pool2d(x: &Array, pool: &Pool2d, count_padding: bool) -> Result<Array
     let shape @ [_, oh, ow, c] = pool.output_shape(x.shape())?;
     let [_, h, w, _] = x.dims()?;
     let x = x.contiguous()?;
+    if let Some(gpu) = kernels_for(&x) {
+        return gpu::pool::avg_pool2d(gpu, &x, pool, count_padding, shape);
+    }
     with_real!("avg_pool2d", x.dtype(), T, {
         let images = x.as_slice::<T>()?;
         let counts: Vec<T> = counts(pool, [h, w], [oh, ow], count_padding);
@@ -187,10 +204,13 @@ pub fn avg_pool2d_grad(dy: &Array, x_shape: &[usize], pool: &Pool2d, count_paddi
     if is_half(dy.dtype()) {
         return through_f32(dy, |dy| avg_pool2d_grad(dy, x_shape, pool, count_padding));
     }
-    let shape @ [_, oh, ow, c] = pool.output_shape(x_shape)?;
+    let shape @ [_, oh, ow, _] = pool.output_shape(x_shape)?;
     expect_shape(OP, "dy", dy, &shape)?;
-    let &[_, h, w, _] = expect_rank4(OP, x_shape)?;
+    let &[n, h, w, c] = expect_rank4(OP, x_shape)?;
     let dy = dy.contiguous()?;
+    if let Some(gpu) = kernels_for(&dy) {
+        return gpu::pool::avg_pool2d_grad(gpu, &dy, [n, h, w, c], pool, count_padding);
+    }
     with_real!(OP, dy.dtype(), T, {
         let gradients = dy.as_slice::<T>()?;
         let counts: Vec<T> = counts(pool, [h, w], [oh, ow], count_padding);
@@ -217,6 +237,9 @@ pub fn avg_pool2d_grad(dy: &Array, x_shape: &[usize], pool: &Pool2d, count_paddi
 /// When `x` has not four axes, or the type is not a float.
 pub fn global_avg_pool(x: &Array) -> Result<Array> {
     expect_rank4("global_avg_pool", x.shape())?;
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::pool::global_avg_pool(gpu, &x.contiguous()?);
+    }
     mean(x, &[1, 2], false)
 }
 
@@ -227,6 +250,9 @@ pub fn global_avg_pool(x: &Array) -> Result<Array> {
 pub fn global_avg_pool_grad(dy: &Array, x_shape: &[usize]) -> Result<Array> {
     let &[n, h, w, c] = expect_rank4("global_avg_pool_grad", x_shape)?;
     expect_shape("global_avg_pool_grad", "dy", dy, &[n, c])?;
+    if let Some(gpu) = kernels_for(dy) {
+        return gpu::pool::global_avg_pool_grad(gpu, &dy.contiguous()?, [n, h, w, c]);
+    }
     let share = super::binary_scalar(super::Binary::Div, dy, (h * w) as f64)?;
     share.reshape(&[n, 1, 1, c])?.broadcast_to(x_shape)?.contiguous()
 }

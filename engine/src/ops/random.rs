@@ -2,6 +2,7 @@
 //! many numbers were drawn before.
 
 use super::{cast, is_half, with_real};
+use crate::gpu;
 use crate::{Array, DType, Device, Error, ErrorKind, Result};
 use selfsame_kernels::math::Real;
 use selfsame_kernels::philox::{Stream, fill_normal, fill_uniform};
@@ -17,6 +18,9 @@ const TASK: usize = 1 << 14;
 pub fn uniform(shape: &[usize], dtype: DType, lo: f64, hi: f64, stream: &Stream, device: &Device) -> Result<Array> {
     if is_half(dtype) {
         return cast(&uniform(shape, DType::F32, lo, hi, stream, device)?, dtype);
+    }
+    if let (Some(gpu), DType::F32) = (device.gpu(), dtype) {
+        return gpu::random::uniform(gpu, shape, ((hi - lo) as f32, lo as f32), stream);
     }
     with_real!("uniform", dtype, T, {
         let (width, lo) = (<T as Real>::from_f64(hi - lo), <T as Real>::from_f64(lo));
@@ -38,6 +42,9 @@ pub fn normal(shape: &[usize], dtype: DType, mean: f64, std: f64, stream: &Strea
     if is_half(dtype) {
         return cast(&normal(shape, DType::F32, mean, std, stream, device)?, dtype);
     }
+    if let (Some(gpu), DType::F32) = (device.gpu(), dtype) {
+        return gpu::random::normal(gpu, shape, (std as f32, mean as f32), stream);
+    }
     with_real!("normal", dtype, T, {
         let (std, mean) = (<T as Real>::from_f64(std), <T as Real>::from_f64(mean));
         Array::build::<T>(device, shape, "normal", |cpu, out| {
@@ -57,6 +64,9 @@ pub fn normal(shape: &[usize], dtype: DType, mean: f64, std: f64, stream: &Strea
 pub fn bernoulli(shape: &[usize], p: f64, stream: &Stream, device: &Device) -> Result<Array> {
     if !(0.0..=1.0).contains(&p) {
         return Err(Error::new(ErrorKind::Config, "bernoulli", format!("p = {p}")).expected("0 <= p <= 1"));
+    }
+    if let Some(gpu) = device.gpu() {
+        return gpu::random::bernoulli(gpu, shape, p, stream);
     }
     Array::build(device, shape, "bernoulli", |cpu, out| {
         cpu.workers().run_chunks(out, TASK, |task, out| {

@@ -3,8 +3,9 @@
 //! One total order everywhere: NaN is the largest value, -0 equals +0, and equal values keep their order of position.
 
 use super::by_row::{split_last, write_rows};
-use super::operand::check_axis;
-use super::{is_half, through_f32, unsupported, with_real};
+use super::index::around_axis;
+use super::{is_half, kernels_for, through_f32, unsupported, with_real};
+use crate::gpu;
 use crate::{Array, DType, Element, Error, ErrorKind, Result, bf16, f16};
 use std::cmp::Ordering;
 
@@ -15,6 +16,9 @@ use std::cmp::Ordering;
 /// For rank 0 or bool.
 pub fn sort(x: &Array, descending: bool) -> Result<(Array, Array)> {
     let (_, len) = split_last("sort", x)?;
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::sort::ranked(gpu, "sort", x, (len, len), descending, x.shape());
+    }
     ranked("sort", x, len, |row, order| match descending {
         false => order.sort_by(|&i, &j| row(i, j)),
         true => order.sort_by(|&i, &j| row(j, i)),
@@ -34,10 +38,13 @@ pub fn argsort(x: &Array, descending: bool) -> Result<Array> {
 /// # Errors
 /// For rank 0, bool, or a `k` beyond the axis.
 pub fn topk(x: &Array, k: usize) -> Result<(Array, Array)> {
-    let (_, len) = split_last("topk", x)?;
+    let (lead, len) = split_last("topk", x)?;
     if k > len {
         return Err(Error::new(ErrorKind::Shape, "topk", format!("k = {k} of shape {:?}", x.shape()))
             .expected(format!("k of at most {len}")));
+    }
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::sort::ranked(gpu, "topk", x, (len, k), true, &[lead, &[k]].concat());
     }
     ranked("topk", x, k, |row, order| {
         let larger_first = |&i: &i64, &j: &i64| row(j, i).then(i.cmp(&j));
@@ -70,12 +77,14 @@ pub fn argmin(x: &Array, axis: usize) -> Result<Array> {
 /// # Errors
 /// When the axis does not exist or the type is not a float.
 pub fn cumsum(x: &Array, axis: usize) -> Result<Array> {
-    check_axis("cumsum", x, axis)?;
     if is_half(x.dtype()) {
         return through_f32(x, |x| cumsum(x, axis));
     }
-    let inner: usize = x.shape()[axis + 1..].iter().product();
-    let block = x.shape()[axis] * inner;
+    let lengths @ [_, len, inner] = around_axis("cumsum", x, axis)?;
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::sort::cumsum(gpu, x, lengths);
+    }
+    let block = len * inner;
     let x = x.contiguous()?;
     with_real!("cumsum", x.dtype(), T, {
         let values = x.as_slice::<T>()?;
@@ -182,14 +191,16 @@ fn ranked(
 }
 
 fn arg_extremum(op: &'static str, x: &Array, axis: usize, wanted: Ordering) -> Result<Array> {
-    check_axis(op, x, axis)?;
-    let len = x.shape()[axis];
+    let lengths @ [_, len, _] = around_axis(op, x, axis)?;
     if len == 0 {
         return Err(Error::new(ErrorKind::Shape, op, format!("axis {axis} of shape {:?}", x.shape()))
             .expected("at least one element"));
     }
     let mut axes: Vec<usize> = (0..x.rank()).filter(|&a| a != axis).collect();
     let shape: Vec<usize> = axes.iter().map(|&a| x.shape()[a]).collect();
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::sort::arg_extremum(gpu, (op, wanted == Ordering::Greater), x, lengths, &shape);
+    }
     axes.push(axis);
     let rows = x.permute(&axes)?.contiguous()?;
     with_ordered!(op, x.dtype(), T, {

@@ -1,7 +1,8 @@
 //! Element-wise updates that take their first operand by value and write in place when it is the only handle.
 
 use super::operand::{Operand, same_kind, write_blocks};
-use super::{cast, is_half, with_real};
+use super::{Binary, binary, cast, is_half, kernels_for, with_real};
+use crate::gpu;
 use crate::{Array, DType, Element, Error, ErrorKind, Result};
 use selfsame_kernels::elementwise;
 use selfsame_kernels::math::Real;
@@ -12,6 +13,12 @@ use selfsame_kernels::math::Real;
 /// When shapes, element types or devices differ, or for bool.
 pub fn add_assign(a: Array, b: &Array) -> Result<Array> {
     same_shape("add_assign", &a, b)?;
+    if let Some(gpu) = kernels_for(b) {
+        return gpu::update::add_assign(gpu, a, b);
+    }
+    if a.device().gpu().is_some() && matches!(a.dtype(), DType::I32 | DType::I64) {
+        return binary(Binary::Add, &a, b);
+    }
     match a.dtype() {
         DType::I32 => {
             update(a, b, |a, b| a.iter_mut().zip(b).for_each(|(a, b): (&mut i32, _)| *a = a.wrapping_add(*b)))
@@ -34,6 +41,9 @@ pub fn add_assign(a: Array, b: &Array) -> Result<Array> {
 /// When shapes, element types or devices differ, or the type is not a float.
 pub fn add_scaled(a: Array, alpha: f64, x: &Array) -> Result<Array> {
     same_shape("add_scaled", &a, x)?;
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::update::add_scaled(gpu, a, alpha as f32, x);
+    }
     if is_half(a.dtype()) {
         return in_f32(a, x, |a, x| add_scaled(a, alpha, x));
     }
@@ -56,8 +66,11 @@ pub fn scale(mut a: Array, alpha: f64) -> Result<Array> {
         let dtype = a.dtype();
         return cast(&scale(cast(&a, DType::F32)?, alpha)?, dtype);
     }
+    let device = a.device().clone();
+    if let Some(gpu) = device.gpu().filter(|_| a.dtype() == DType::F32) {
+        return gpu::update::scale(gpu, a, alpha as f32);
+    }
     with_real!("scale", a.dtype(), T, {
-        let device = a.device().clone();
         let cpu = device.host();
         let alpha = <T as Real>::from_f64(alpha);
         write_blocks(cpu, a.make_mut::<T>()?, |_: &mut (), _, a| elementwise::scale(cpu.isa(), alpha, a));
@@ -74,7 +87,8 @@ fn update<T: Element>(mut a: Array, b: &Array, change: impl Fn(&mut [T], &[T]) +
     Ok(a)
 }
 
-fn in_f32(a: Array, b: &Array, f: impl FnOnce(Array, &Array) -> Result<Array>) -> Result<Array> {
+/// f(a, b) in f32, of operands that only store their values, in their type.
+pub(super) fn in_f32(a: Array, b: &Array, f: impl FnOnce(Array, &Array) -> Result<Array>) -> Result<Array> {
     let dtype = a.dtype();
     cast(&f(cast(&a, DType::F32)?, &cast(b, DType::F32)?)?, dtype)
 }
