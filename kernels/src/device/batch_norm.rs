@@ -64,7 +64,9 @@ fn my_rows(rows: u32, channels: u32, channel: u32, mut f: impl FnMut(usize, u32)
 /// dy where it counts: where y > 0, if there is a fused relu whose result y is.
 #[inline(always)]
 fn masked_grad(dy: In<f32>, y: In<f32>, masked: u32, i: u32) -> f32 {
-    if masked == 0 || y.get(i) > 0.0 { dy.get(i) } else { 0.0 }
+    // The load of dy does not wait for y.
+    let dy = dy.get(i);
+    if masked == 0 || y.get(i) > 0.0 { dy } else { 0.0 }
 }
 
 kernel! {

@@ -29,7 +29,7 @@ pub(super) static KERNELS: &[&kernel::KernelSpec] = &[&rows_sum_leaves::SPEC, &r
 pub(super) const THREADS: u32 = 256;
 
 /// Rows that a thread loads before it uses the first.
-const BATCH: usize = 8;
+const BATCH: usize = 16;
 
 /// Leaves that a launch folds to one.
 pub(super) const FOLD: u32 = 256;
@@ -366,5 +366,24 @@ pub(super) mod cases {
                 .named(format!("{leaves} x {width}"))
         };
         FOLDS.map(case).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FOLD;
+    use crate::tree::fold_tree;
+
+    fn tree(nodes: &[String]) -> String {
+        fold_tree(nodes.len(), &mut |i| nodes[i].clone(), &mut |a, b| format!("({a} {b})")).expect("some leaves")
+    }
+
+    #[test]
+    fn folds_of_folds_are_the_tree() {
+        for leaves in [1, 2, 255, 256, 257, 511, 512, 513, 700, 1024, 1300] {
+            let nodes: Vec<String> = (0..leaves).map(|i| i.to_string()).collect();
+            let folds: Vec<String> = nodes.chunks(FOLD as usize).map(tree).collect();
+            assert_eq!(tree(&folds), tree(&nodes), "{leaves} leaves");
+        }
     }
 }
