@@ -1,9 +1,9 @@
 //! Batch normalisation: statistics per leaf and up the tree, the affine pass, and both backward passes.
 //!
-//! Statistics and backward sums go over the rows of a leaf as in [`super::samples`], with moments in place of sums:
+//! Statistics and backward sums go over the rows of a leaf as in `samples`, with moments in place of sums:
 //! each chunk's mean is one chain, its M2 a second one over the same rows, which the cache may still hold; chunks and
 //! leaves merge by the formula of Chan, Golub and LeVeque, whose counts are exact in f64. The passes over elements
-//! give a thread one channel, whose parameters it reads once, and [`ROWS_EACH`] rows, all loaded before the first is
+//! give a thread one channel, whose parameters it reads once, and `ROWS_EACH` rows, all loaded before the first is
 //! written. An absent gamma is 1, an absent beta +0; arguments that are absent are not read.
 
 use super::reduce::row::unrolled;
@@ -171,7 +171,8 @@ kernel! {
         }
     }
 
-    /// y = fma(x - mean, gamma rstd, beta) of x `[rows, channels]`, then + residual, then relu, the last two if asked for.
+    /// y = fma(x - mean, gamma rstd, beta) of x `[rows, channels]`, then + residual, then relu, the last two where asked
+    /// for.
     batch_norm_apply(
         x: In<f32>[rows * channels],
         mean: In<f32>[channels],

@@ -13,9 +13,9 @@
 //!
 //! Loads come in batches, so that a thread has many in flight.
 //!
-//! Elements that are absent (past the end of a row) take part as a neutral term, which does not change a bit: chains
-//! of sums start from +0 and can never become -0, so s + (+0) and fma(+0, +0, s) are s; p * 1 is p; and the largest of
-//! m and -infinity is m.
+//! Elements that are absent (past the end of a row) take part as a neutral term, which does not change a bit:
+//! s + (-0) and fma(-0, +0, s) are s, also for s = -0, which underflow makes of negative products (+0 would make it +0);
+//! p * 1 is p; and the largest of m and -infinity is m.
 
 mod block;
 mod half_warp;
@@ -118,21 +118,22 @@ pub(in crate::device) trait Row<const N: usize>: Sized {
     /// The sum: additions by lanes.
     #[inline(always)]
     fn sum(&self, term: impl Fn([f32; N]) -> f32) -> f32 {
-        self.chains(0.0, [0.0], |v| [term(v)], |s, [a]| s + a, |s| half_warp_sum(ALL_LANES, s))
+        self.chains(0.0, [-0.0], |v| [term(v)], |s, [a]| s + a, |s| half_warp_sum(ALL_LANES, s))
     }
 
-    /// The sum of squares: fused multiply-adds by lanes.
+    /// The sum of squares: fused multiply-adds by lanes. No such sum is -0, so +0, the square of the neutral term, is
+    /// neutral.
     #[inline(always)]
     fn sum_sq(&self, term: impl Fn([f32; N]) -> f32) -> f32 {
         let step = |s, [a]: [f32; 1]| Real::mul_add(a, a, s);
-        self.chains(0.0, [0.0], |v| [term(v)], step, |s| half_warp_sum(ALL_LANES, s))
+        self.chains(0.0, [-0.0], |v| [term(v)], step, |s| half_warp_sum(ALL_LANES, s))
     }
 
     /// The sum of products of two factors: fused multiply-adds by lanes.
     #[inline(always)]
     fn dot(&self, factors: impl Fn([f32; N]) -> [f32; 2]) -> f32 {
         let step = |s, [a, b]: [f32; 2]| Real::mul_add(a, b, s);
-        self.chains(0.0, [0.0; 2], factors, step, |s| half_warp_sum(ALL_LANES, s))
+        self.chains(0.0, [-0.0, 0.0], factors, step, |s| half_warp_sum(ALL_LANES, s))
     }
 
     /// The product by lanes.
