@@ -94,14 +94,14 @@ macro_rules! cases {
                 let $second = noise(lengths(stringify!($second)), 2);
                 let $result = exactly($reference(&shape, &$first, &$second));
                 let name = format!("{shape:?}");
-                let Conv2d { n, h, w, c, c_out, kh, kw, stride, padding, dilation, groups } = shape;
+                let Conv2d { n, h, w, c, c_out, kh, kw, stride, padding, dilation, .. } = shape;
                 let (oh, ow) = (shape.oh() as u32, shape.ow() as u32);
-                let [n, h, w, c, c_out, kh, kw, groups] = [n, h, w, c, c_out, kh, kw, groups].map(|n| n as u32);
+                let [n, h, w, c, c_out, kh, kw] = [n, h, w, c, c_out, kh, kw].map(|n| n as u32);
                 let [[stride_h, stride_w], [pad_h, pad_w], [dil_h, dil_w]] =
                     [stride, padding, dilation].map(|pair| pair.map(|n| n as u32));
                 $kernel::TestCase {
                     $first, $second, $result, n, h, w, c, oh, ow, c_out, kh, kw, stride_h, stride_w, pad_h, pad_w,
-                    dil_h, dil_w, $($groups: groups,)?
+                    dil_h, dil_w, $($groups: shape.groups as u32,)?
                 }
                 .named(name)
             };

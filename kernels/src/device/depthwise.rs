@@ -125,7 +125,7 @@ kernel! {
                 let y = (row + pad_h).wrapping_sub(ky * dil_h);
                 for kx in strided(0, kw, 1) {
                     let x = (column + pad_w).wrapping_sub(kx * dil_w);
-                    let on_stride = y % stride_h == 0 && x % stride_w == 0;
+                    let on_stride = y.is_multiple_of(stride_h) && x.is_multiple_of(stride_w);
                     let (oy, ox) = (y / stride_h, x / stride_w);
                     // A wrapped distance has its highest bit set; divided by the stride it might look like an output.
                     let real = on_stride && (y | x) >> 31 == 0 && within(oy, oh) && within(ox, ow);
