@@ -116,7 +116,9 @@ impl Device {
         emit: [&str; N],
         extra: &[&str],
     ) -> Result<([String; N], Vec<String>)> {
-        let output = |kind: &str| self.libraries.join(format!("kernels.{}.{kind}", std::process::id()));
+        // Two compilations may run at a time, of this process and of others.
+        let key = format!("{}.{}", std::process::id(), &sha256::hex(extra.join(" ").as_bytes())[..8]);
+        let output = |kind: &str| self.libraries.join(format!("kernels.{key}.{kind}"));
         let mut rustc = self.rustc();
         rustc
             .current_dir(kernels)

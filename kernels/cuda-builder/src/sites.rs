@@ -64,8 +64,12 @@ impl std::fmt::Display for Site {
 pub fn compare(device: &Device, kernels: &Path, ptx: &str) -> Result<Vec<KernelSites>> {
     let lines = "-Cdebuginfo=line-tables-only";
     let plain = [lines, "-Cno-prepopulate-passes", "-Zmir-opt-level=0", "-Zinline-mir=no"];
-    let ([source], _) = device.compile(kernels, ["llvm-ir"], &plain)?;
-    let ([assembly, shipped], _) = device.compile(kernels, ["asm", "llvm-ir"], &[lines])?;
+    let (source, shipped) = std::thread::scope(|scope| {
+        let source = scope.spawn(|| device.compile(kernels, ["llvm-ir"], &plain));
+        let shipped = device.compile(kernels, ["asm", "llvm-ir"], &[lines]);
+        (source.join().unwrap_or_else(|_| Err(Error::new("the thread of the first compilation panicked"))), shipped)
+    });
+    let (([source], _), ([assembly, shipped], _)) = (source?, shipped?);
     same_instructions(&assembly, ptx)?;
     let instructions: BTreeMap<String, usize> = parse(ptx)?
         .into_iter()
