@@ -24,7 +24,9 @@ pub const CPU: &str = "sm_80";
 pub const PTX_FILE: &str = "ptx/sm_80.ptx";
 
 /// The flags of every compilation. `metadata` is fixed so that no symbol depends on where the build ran. A panic is a
-/// trap without formatting code.
+/// trap without formatting code. `linker-plugin-lto` ends optimisation before the passes that drop assumptions (LLVM 22):
+/// without it, what `simt` says about address spaces is gone when the back end looks for it, and every access to shared
+/// memory becomes a slow generic one.
 const FLAGS: &[&str] = &[
     "--edition=2024",
     "--target=nvptx64-nvidia-cuda",
