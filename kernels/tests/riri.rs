@@ -1,6 +1,8 @@
 //! The checker beside riri, the happens-before checker of Rust kernels on crates.io: the same patterns under both, with
 //! and without mistakes. The table is the one of `docs/checker.md`.
 
+#![allow(clippy::if_same_then_else, reason = "barriers at two places are a planted mistake")]
+
 use riri::warp::{FULL_MASK, ballot_sync, shfl_down_sync, shfl_sync, shfl_xor_sync, sync_warp as riri_sync_warp};
 use riri::{Diagnostic, GlobalBuf, LaunchConfig, Ordering, ThreadCtx};
 use selfsame_kernels::case::Case;
