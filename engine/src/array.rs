@@ -2,10 +2,10 @@
 #![allow(unsafe_code)]
 
 use crate::cpu::{Block, CpuDevice};
-use crate::gpu::{GpuBlock, GpuDevice};
+use crate::gpu::{self, GpuBlock, GpuDevice};
 use crate::layout::{Layout, element_count, for_each_run};
 use crate::{DType, Device, Element, Error, ErrorKind, Result};
-use selfsame_kernels::launch::{Slice, SliceMut};
+use selfsame_kernels::launch::{Address, Slice, SliceMut};
 use selfsame_kernels::simt;
 use std::fmt;
 use std::sync::Arc;
@@ -272,6 +272,9 @@ impl Array {
     /// # Errors
     /// `OutOfMemory`.
     pub fn copy(&self) -> Result<Array> {
+        if let Device::Gpu(gpu) = &self.device {
+            return gpu::copy::contiguous(gpu, self);
+        }
         crate::with_dtype!(self.dtype, T, {
             let source = self.storage.as_ptr()?.cast::<T>();
             Array::build::<T>(&self.device, self.shape(), "copy", |_, out| {
@@ -389,14 +392,35 @@ impl Array {
         Ok(Slice::at(address, self.layout.reach().saturating_sub(offset)))
     }
 
+    /// The whole storage from its first cell on, for kernels that take strides of either sign.
+    pub(crate) fn storage_cells<C: simt::Element>(&self) -> Result<Slice<'_, C>> {
+        debug_assert!(size_of::<C>() == self.dtype.size());
+        let block = self.gpu_block()?;
+        Ok(Slice::at(block.address()?, block.size() / size_of::<C>()))
+    }
+
+    /// Writes the elements of contiguous `part` to those from `at` on.
+    pub(crate) fn write_part(&mut self, gpu: &GpuDevice, at: usize, part: &Array) -> Result<()> {
+        let bytes = part.numel() * part.dtype.size();
+        let to = self.cells_mut_from(at)?;
+        let from = part.gpu_block()?.address()?.offset((part.layout.offset() * part.dtype.size()) as u64);
+        gpu.submit(|launcher| launcher.copy(from, to, bytes))
+    }
+
     /// The elements in device memory for writing. Copies first when the storage is shared or not contiguous.
     pub(crate) fn cells_mut<C: simt::Element>(&mut self) -> Result<SliceMut<'_, C>> {
+        debug_assert!(size_of::<C>() == self.dtype.size());
+        let n = self.numel();
+        Ok(SliceMut::at(self.cells_mut_from(0)?, n))
+    }
+
+    /// Where element `at` lies in device memory, for writing.
+    fn cells_mut_from(&mut self, at: usize) -> Result<Address> {
         self.make_unique()?;
-        let (offset, n) = ((self.layout.offset() * size_of::<C>()) as u64, self.numel());
+        let offset = ((self.layout.offset() + at) * self.dtype.size()) as u64;
         match &mut self.storage {
             Storage::Gpu(block) => {
-                let block = Arc::get_mut(block).expect("made unique above");
-                Ok(SliceMut::at(block.address_mut()?.offset(offset), n))
+                Ok(Arc::get_mut(block).expect("made unique above").address_mut()?.offset(offset))
             }
             Storage::Host(_) => Err(Error::new(ErrorKind::Device, "array", format!("{:?}", self.device))
                 .expected("an array of a GPU device")),

@@ -8,14 +8,18 @@
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod axes;
+pub(crate) mod batch_norm;
 pub(crate) mod contract;
 pub(crate) mod convert;
+pub(crate) mod copy;
 pub(crate) mod elementwise;
 pub(crate) mod index;
 pub(crate) mod interpolate;
 pub(crate) mod join;
 pub(crate) mod pool;
 pub(crate) mod random;
+pub(crate) mod rows;
+pub(crate) mod samples;
 pub(crate) mod sort;
 mod storage;
 pub(crate) mod update;

@@ -2,8 +2,9 @@
 //! backward passes. Relu and a residual addition can ride along without a pass of their own and without changing a bit.
 
 use super::rows_sum::{channels, leaf_tree};
-use super::{Binary, Float, Unary, binary_scalar, expect_same_shape, mul, unary, with_real};
+use super::{Binary, Float, Unary, binary_scalar, expect_same_shape, kernels_for, mul, unary, with_real};
 use crate::cpu::samples::{leaf_norm_grads, leaf_stats, merge_moments, norm_input_grad, normalize_rows};
+use crate::gpu;
 use crate::rows::Tree;
 use crate::{Array, Device, Error, ErrorKind, Result, Rows, SampleSum};
 
@@ -28,6 +29,9 @@ impl ChannelStats {
     /// `OutOfMemory`, or when the channels differ.
     pub fn merge(mut self, other: ChannelStats) -> Result<ChannelStats> {
         expect_same_shape("batch_norm", &self.mean, &other.mean)?;
+        if let Some(gpu) = kernels_for(&self.mean) {
+            return gpu::batch_norm::merge(gpu, self, &other);
+        }
         let (na, nb) = (self.count as f64, other.count as f64);
         with_real!("batch_norm", self.mean.dtype(), T, {
             let (mean, m2) = (self.mean.make_mut::<T>()?, self.m2.make_mut::<T>()?);
@@ -83,6 +87,9 @@ impl StatsTree {
 /// # Errors
 /// `Shape` when `rows` does not describe `x`; `DType` unless f32 or f64.
 pub fn channel_stats(x: &Array, rows: Rows) -> Result<StatsTree> {
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::batch_norm::channel_stats(gpu, x, rows, channels("channel_stats", x, rows)?);
+    }
     with_real!("channel_stats", x.dtype(), T, stats::<T>(x, rows))
 }
 
@@ -135,7 +142,14 @@ pub fn batch_norm_apply(
     residual: Option<&Array>,
     relu: bool,
 ) -> Result<Array> {
-    with_real!("batch_norm", x.dtype(), T, apply::<T>(x, mean, rstd, gamma, beta, residual, relu))
+    let c = expect_channels(x, [Some(mean), Some(rstd), gamma, beta])?;
+    if let Some(residual) = residual {
+        expect_same_shape("batch_norm residual", x, residual)?;
+    }
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::batch_norm::apply(gpu, x, [mean, rstd], [gamma, beta, residual], relu, c);
+    }
+    with_real!("batch_norm", x.dtype(), T, apply::<T>(x, mean, rstd, gamma, beta, residual, relu, c))
 }
 
 fn apply<T: Float>(
@@ -146,11 +160,8 @@ fn apply<T: Float>(
     beta: Option<&Array>,
     residual: Option<&Array>,
     relu: bool,
+    c: usize,
 ) -> Result<Array> {
-    let c = expect_channels(x, [Some(mean), Some(rstd), gamma, beta])?;
-    if let Some(residual) = residual {
-        expect_same_shape("batch_norm residual", x, residual)?;
-    }
     let x = x.contiguous()?;
     let residual = residual.map(Array::contiguous).transpose()?;
     let scale = channel_scale(rstd, gamma)?;
@@ -210,7 +221,13 @@ pub fn batch_norm_grad_sums(
     rstd: &Array,
     rows: Rows,
 ) -> Result<(SampleSum, SampleSum)> {
-    with_real!("batch_norm backward", x.dtype(), T, grad_sums::<T>(dy, x, y, mean, rstd, rows))
+    expect_same_shape("batch_norm backward", dy, x)?;
+    let c = channels("batch_norm backward", x, rows)?;
+    expect_channels(x, [Some(mean), Some(rstd)])?;
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::batch_norm::grad_sums(gpu, [dy, x, mean, rstd], y, rows, c);
+    }
+    with_real!("batch_norm backward", x.dtype(), T, grad_sums::<T>(dy, x, y, mean, rstd, rows, c))
 }
 
 fn grad_sums<T: Float>(
@@ -220,10 +237,8 @@ fn grad_sums<T: Float>(
     mean: &Array,
     rstd: &Array,
     rows: Rows,
+    c: usize,
 ) -> Result<(SampleSum, SampleSum)> {
-    expect_same_shape("batch_norm backward", dy, x)?;
-    let c = channels("batch_norm backward", x, rows)?;
-    expect_channels(x, [Some(mean), Some(rstd)])?;
     let [dy, x, mean, rstd] = [dy, x, mean, rstd].map(Array::contiguous);
     let (dy, x, mean, rstd) = (dy?, x?, mean?, rstd?);
     let y = y.map(Array::contiguous).transpose()?;
@@ -260,7 +275,12 @@ pub fn batch_norm_input_grad(
     gamma: Option<&Array>,
     sums: Option<(&Array, &Array, u64)>,
 ) -> Result<Array> {
-    with_real!("batch_norm backward", x.dtype(), T, input_grad::<T>(dy, x, y, mean, rstd, gamma, sums))
+    expect_same_shape("batch_norm backward", dy, x)?;
+    let c = expect_channels(x, [Some(mean), Some(rstd), gamma])?;
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::batch_norm::input_grad(gpu, [dy, x, mean, rstd], y, gamma, sums, c);
+    }
+    with_real!("batch_norm backward", x.dtype(), T, input_grad::<T>(dy, x, y, mean, rstd, gamma, sums, c))
 }
 
 fn input_grad<T: Float>(
@@ -271,9 +291,8 @@ fn input_grad<T: Float>(
     rstd: &Array,
     gamma: Option<&Array>,
     sums: Option<(&Array, &Array, u64)>,
+    c: usize,
 ) -> Result<Array> {
-    expect_same_shape("batch_norm backward", dy, x)?;
-    let c = expect_channels(x, [Some(mean), Some(rstd), gamma])?;
     let device: &Device = x.device();
     let (shift, slope) = match sums {
         Some((sum_dy, sum_dy_xhat, count)) => {

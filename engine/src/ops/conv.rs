@@ -2,8 +2,9 @@
 
 use super::linear::sample_nodes;
 use super::rows_sum::channels;
-use super::{Float, expect_same_dtype, with_real};
+use super::{Float, expect_same_dtype, kernels_for, with_real};
 use crate::cpu::contract::{self, ConvShape};
+use crate::gpu;
 use crate::{Array, Error, ErrorKind, Result, Rows, SampleSum};
 
 /// How a kernel moves over an image. Each pair is (height, width).
@@ -79,6 +80,9 @@ pub fn conv2d(x: &Array, weight: &Array, options: &Conv2d) -> Result<Array> {
     let shape = options.shape(x.shape(), weight.shape())?;
     let output = options.output_shape(x.shape(), weight.shape())?;
     expect_same_dtype("conv2d", x, weight)?;
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::contract::conv2d(gpu, &shape, x, weight, &output);
+    }
     with_real!("conv2d", x.dtype(), T, {
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);
         let (xs, weights) = (x.as_slice::<T>()?, weight.as_slice::<T>()?);
@@ -97,6 +101,9 @@ pub fn conv2d_input_grad(dy: &Array, weight: &Array, x_shape: &[usize], options:
     let shape = options.shape(x_shape, weight.shape())?;
     expect_output(dy, options, x_shape, weight.shape())?;
     expect_same_dtype("conv2d backward", dy, weight)?;
+    if let Some(gpu) = kernels_for(dy) {
+        return gpu::contract::conv2d_input_grad(gpu, &shape, dy, weight, x_shape);
+    }
     with_real!("conv2d backward", dy.dtype(), T, {
         let (dy, weight) = (dy.contiguous()?, weight.contiguous()?);
         let (dys, weights) = (dy.as_slice::<T>()?, weight.as_slice::<T>()?);
@@ -122,6 +129,9 @@ pub fn conv2d_weight_grad(
     expect_output(dy, options, x.shape(), weight_shape)?;
     channels("conv2d backward", dy, rows)?;
     expect_same_dtype("conv2d backward", x, dy)?;
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::contract::conv2d_weight_grad(gpu, &shape, x, dy, rows, weight_shape);
+    }
     with_real!("conv2d backward", x.dtype(), T, weight_grad::<T>(x, dy, weight_shape, &shape, rows))
 }
 

@@ -3,8 +3,9 @@
 
 use super::by_row::{expect_shape, statistic, write_rows, write_rows_and_stats};
 use super::operand::same_kind;
-use super::row_norm::{check_eps, normalize_row, normalized, parameter, row_grad, row_statistics, widened};
-use super::{Float, cast, is_half, with_real};
+use super::row_norm::{check_eps, expect_parameter, normalize_row, normalized, parameter, row_grad, row_statistics, widened};
+use super::{Float, cast, is_half, kernels_for, with_real};
+use crate::gpu;
 use crate::{Array, DType, Error, ErrorKind, Result};
 use selfsame_kernels::math::Real;
 
@@ -27,6 +28,12 @@ pub fn group_norm(
         return Ok((cast(&y, x.dtype())?, mean, rstd));
     }
     let shape = Groups::of("group_norm", x, groups)?;
+    if let Some(gpu) = kernels_for(x) {
+        for (name, parameter) in [("gamma", gamma), ("beta", beta)] {
+            expect_parameter("group_norm", name, parameter, (x, shape.channels))?;
+        }
+        return gpu::rows::group_norm(gpu, x, shape.axes(), gamma, beta, eps as f32);
+    }
     let images = x.contiguous()?;
     with_real!("group_norm", x.dtype(), T, {
         let gamma = parameter::<T>("group_norm", "gamma", gamma, T::ONE, (x, shape.channels))?;
@@ -75,6 +82,10 @@ pub fn group_norm_grad(dy: &Array, x: &Array, mean: &Array, rstd: &Array, gamma:
     for (name, stat) in [("mean", mean), ("rstd", rstd)] {
         same_kind(OP, x, stat)?;
         expect_shape(OP, name, stat, &[shape.images, groups])?;
+    }
+    if let Some(gpu) = kernels_for(x) {
+        expect_parameter(OP, "gamma", gamma, (x, shape.channels))?;
+        return gpu::rows::group_norm_grad(gpu, dy, x, shape.axes(), mean, rstd, gamma);
     }
     let (x, dy) = (x.contiguous()?, dy.contiguous()?);
     with_real!(OP, x.dtype(), T, {
@@ -145,6 +156,11 @@ impl Groups {
             shape => Err(Error::new(ErrorKind::Shape, op, format!("shape {shape:?} in {groups} groups"))
                 .expected("[n, .., c] with c a multiple of the groups")),
         }
+    }
+
+    /// Images, pixels, groups, channels of a group.
+    fn axes(&self) -> [usize; 4] {
+        [self.images, self.pixels, self.groups, self.channels / self.groups]
     }
 
     fn image_len(&self) -> usize {

@@ -2,7 +2,8 @@
 
 use super::by_row::{expect_shape, split_last, statistic, write_rows, write_rows_and_stats};
 use super::operand::same_kind;
-use super::{cast, is_half, with_real};
+use super::{cast, is_half, kernels_for, with_real};
+use crate::gpu;
 use crate::{Array, DType, Error, ErrorKind, Result};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::math::Real;
@@ -22,6 +23,9 @@ pub fn l2_normalize(x: &Array, eps: f64) -> Result<(Array, Array)> {
         return Ok((cast(&y, x.dtype())?, norm));
     }
     let (lead, len) = split_last("l2_normalize", x)?;
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::rows::l2_normalize(gpu, x, eps as f32, lead);
+    }
     let rows = x.contiguous()?;
     with_real!("l2_normalize", x.dtype(), T, {
         let (eps, rows) = (<T as Real>::from_f64(eps), rows.as_slice::<T>()?);
@@ -53,6 +57,9 @@ pub fn l2_normalize_grad(dy: &Array, y: &Array, norm: &Array, eps: f64) -> Resul
     same_kind("l2_normalize_grad", y, norm)?;
     let (lead, len) = split_last("l2_normalize_grad", y)?;
     expect_shape("l2_normalize_grad", "norm", norm, lead)?;
+    if let Some(gpu) = kernels_for(y) {
+        return gpu::rows::l2_normalize_grad(gpu, dy, y, norm, eps as f32);
+    }
     let (dy, y, norm) = (dy.contiguous()?, y.contiguous()?, norm.contiguous()?);
     with_real!("l2_normalize_grad", y.dtype(), T, {
         let eps = <T as Real>::from_f64(eps);

@@ -2,8 +2,9 @@
 
 use super::by_row::{expect_shape, split_last, statistic, write_rows, write_rows_and_stats};
 use super::operand::same_kind;
-use super::row_norm::{check_eps, normalize_row, normalized, parameter, row_grad, row_statistics, widened};
-use super::{cast, is_half, with_real};
+use super::row_norm::{check_eps, expect_parameter, normalize_row, normalized, parameter, row_grad, row_statistics, widened};
+use super::{cast, is_half, kernels_for, with_real};
+use crate::gpu;
 use crate::{Array, DType, Result};
 use selfsame_kernels::math::Real;
 
@@ -19,6 +20,12 @@ pub fn layer_norm(x: &Array, gamma: Option<&Array>, beta: Option<&Array>, eps: f
         return Ok((cast(&y, x.dtype())?, mean, rstd));
     }
     let (lead, len) = split_last("layer_norm", x)?;
+    if let Some(gpu) = kernels_for(x) {
+        for (name, parameter) in [("gamma", gamma), ("beta", beta)] {
+            expect_parameter("layer_norm", name, parameter, (x, len))?;
+        }
+        return gpu::rows::layer_norm(gpu, x, gamma, beta, eps as f32, lead);
+    }
     let rows = x.contiguous()?;
     with_real!("layer_norm", x.dtype(), T, {
         let gamma = parameter::<T>("layer_norm", "gamma", gamma, T::ONE, (x, len))?;
@@ -57,6 +64,10 @@ pub fn layer_norm_grad(dy: &Array, x: &Array, mean: &Array, rstd: &Array, gamma:
     for (name, stat) in [("mean", mean), ("rstd", rstd)] {
         same_kind(OP, x, stat)?;
         expect_shape(OP, name, stat, lead)?;
+    }
+    if let Some(gpu) = kernels_for(x) {
+        expect_parameter(OP, "gamma", gamma, (x, len))?;
+        return gpu::rows::layer_norm_grad(gpu, dy, x, mean, rstd, gamma);
     }
     let (x, dy) = (x.contiguous()?, dy.contiguous()?);
     with_real!(OP, x.dtype(), T, {

@@ -1,7 +1,8 @@
 //! Norms and inner products over whole parameters: chunks of 4096 elements by lanes, chunk results added in the tree.
 
 use super::operand::same_kind;
-use super::{cast, is_half, with_real};
+use super::{cast, is_half, kernels_for, with_real};
+use crate::gpu;
 use crate::{Array, DType, Element, Error, ErrorKind, Result};
 use selfsame_kernels::lanes;
 use selfsame_kernels::math::Real;
@@ -17,6 +18,9 @@ pub fn norm_sq(x: &Array) -> Result<f64> {
         return norm_sq(&cast(x, DType::F32)?);
     }
     let x = x.contiguous()?;
+    if let Some(gpu) = kernels_for(&x) {
+        return Ok(f64::from(gpu::samples::dot(gpu, &x, None)?));
+    }
     with_real!("norm_sq", x.dtype(), T, {
         let (values, cpu) = (x.as_slice::<T>()?, x.device().host());
         Ok(over_chunks(&x, |range| lanes::sum_sq(cpu.isa(), &values[range])).to_f64())
@@ -37,6 +41,9 @@ pub fn dot(a: &Array, b: &Array) -> Result<f64> {
         return dot(&cast(a, DType::F32)?, &cast(b, DType::F32)?);
     }
     let (a, b) = (a.contiguous()?, b.contiguous()?);
+    if let Some(gpu) = kernels_for(&a) {
+        return Ok(f64::from(gpu::samples::dot(gpu, &a, Some(&b))?));
+    }
     with_real!("dot", a.dtype(), T, {
         let (x, y, cpu) = (a.as_slice::<T>()?, b.as_slice::<T>()?, a.device().host());
         Ok(over_chunks(&a, |range| lanes::dot(cpu.isa(), &x[range.clone()], &y[range])).to_f64())

@@ -5,7 +5,8 @@
 //! axes lie innermost a row is one register of lanes; where they lie outside, lanes are rows of accumulators and the
 //! loop runs over the kept elements. Both give the same bits.
 
-use super::{Float, cast, is_half, unsupported};
+use super::{Float, cast, is_half, kernels_for, unsupported};
+use crate::gpu::{self, rows::Reduction};
 use crate::{Array, DType, Element, Error, ErrorKind, Result};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::math::Real;
@@ -120,6 +121,8 @@ pub fn sum_to(x: &Array, shape: &[usize]) -> Result<Array> {
 
 /// What a reduction does with two elements.
 trait Fold<T>: 'static {
+    /// The kernel's name for it.
+    const REDUCTION: Reduction;
     /// The start value of every lane.
     const START: T;
     fn fold(a: T, b: T) -> T;
@@ -135,6 +138,7 @@ struct Smallest;
 macro_rules! float_folds {
     ($($name:ident: $start:ident, $row:expr, $fold:expr;)*) => {$(
         impl<T: Float> Fold<T> for $name {
+            const REDUCTION: Reduction = Reduction::$name;
             const START: T = T::$start;
             const ROW: Option<fn(Isa, &[T]) -> T> = $row;
             #[inline(always)]
@@ -154,6 +158,7 @@ float_folds! {
 macro_rules! integer_folds {
     ($($name:ident: $start:expr, $fold:expr;)*) => {$(
         impl Fold<i64> for $name {
+            const REDUCTION: Reduction = Reduction::$name;
             const START: i64 = $start;
             const ROW: Option<fn(Isa, &[i64]) -> i64> = None;
             #[inline(always)]
@@ -229,6 +234,10 @@ fn reduce<T: Element, F: Fold<T>>(op: &'static str, x: &Array, axes: &[usize], k
         .map(|(is_reduced, &len)| if *is_reduced { 1 } else { len })
         .collect();
     let (x, inner) = arrange(x, &is_reduced)?;
+    if let Some(gpu) = kernels_for(&x) {
+        let outer = shape.iter().product::<usize>() / inner.max(1);
+        return gpu::rows::reduce(gpu, F::REDUCTION, &x, [outer, reduced, inner], &shape, op);
+    }
     let values = x.as_slice::<T>()?;
     Array::build(x.device(), &shape, op, |cpu, out: &mut [T]| {
         let workers = cpu.workers();

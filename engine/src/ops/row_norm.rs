@@ -65,6 +65,18 @@ stamp! {
     }
 }
 
+/// Refuses an optional per-channel parameter of another shape, type or device.
+pub(crate) fn expect_parameter(
+    op: &'static str,
+    name: &str,
+    parameter: Option<&Array>,
+    (x, channels): (&Array, usize),
+) -> Result<()> {
+    let Some(parameter) = parameter else { return Ok(()) };
+    same_kind(op, x, parameter)?;
+    expect_shape(op, name, parameter, &[channels])
+}
+
 /// The values of an optional per-channel parameter.
 pub(crate) fn parameter<T: Float>(
     op: &'static str,
@@ -73,10 +85,8 @@ pub(crate) fn parameter<T: Float>(
     absent: T,
     (x, channels): (&Array, usize),
 ) -> Result<Vec<T>> {
-    let Some(parameter) = parameter else { return Ok(vec![absent; channels]) };
-    same_kind(op, x, parameter)?;
-    expect_shape(op, name, parameter, &[channels])?;
-    parameter.to_vec()
+    expect_parameter(op, name, parameter, (x, channels))?;
+    parameter.map_or_else(|| Ok(vec![absent; channels]), Array::to_vec)
 }
 
 /// Refuses an eps that could let a row divide by zero.

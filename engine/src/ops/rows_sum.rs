@@ -1,7 +1,8 @@
 //! Sums over samples per channel: bias gradients, gamma gradients, loss sums.
 
-use super::{Float, expect_same_shape, with_real};
+use super::{Float, expect_same_shape, kernels_for, with_real};
 use crate::cpu::samples::{leaf_dot, leaf_sum};
+use crate::gpu;
 use crate::{Array, Error, ErrorKind, Result, Rows, SampleSum};
 use selfsame_kernels::isa::Isa;
 
@@ -10,6 +11,9 @@ use selfsame_kernels::isa::Isa;
 /// # Errors
 /// `Shape` when `rows` does not describe `x`; `DType` unless f32 or f64.
 pub fn rows_sum(x: &Array, rows: Rows) -> Result<SampleSum> {
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::samples::rows_sum(gpu, x, None, rows, channels("rows_sum", x, rows)?);
+    }
     with_real!(
         "rows_sum",
         x.dtype(),
@@ -24,6 +28,9 @@ pub fn rows_sum(x: &Array, rows: Rows) -> Result<SampleSum> {
 /// As for [`rows_sum`], and when the shapes differ.
 pub fn rows_dot(a: &Array, b: &Array, rows: Rows) -> Result<SampleSum> {
     expect_same_shape("rows_dot", a, b)?;
+    if let Some(gpu) = kernels_for(a) {
+        return gpu::samples::rows_sum(gpu, a, Some(b), rows, channels("rows_dot", a, rows)?);
+    }
     with_real!("rows_dot", a.dtype(), T, {
         per_leaf("rows_dot", &[a, b], rows, |isa, x, c, out| leaf_dot::<T>(isa, x[0], x[1], c, out))
     })

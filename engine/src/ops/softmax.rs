@@ -5,7 +5,8 @@
 
 use super::by_row::{expect_shape, split_last, write_rows};
 use super::operand::same_kind;
-use super::{Float, cast, is_half, through_f32, with_real};
+use super::{Float, cast, is_half, kernels_for, through_f32, with_real};
+use crate::gpu;
 use crate::{Array, DType, Result};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::math::Real;
@@ -18,6 +19,10 @@ use selfsame_kernels::{lanes, stamp};
 pub fn softmax(x: &Array) -> Result<Array> {
     if is_half(x.dtype()) {
         return through_f32(x, softmax);
+    }
+    if let Some(gpu) = kernels_for(x) {
+        split_last("softmax", x)?;
+        return gpu::rows::softmax(gpu, x);
     }
     with_real!("softmax", x.dtype(), T, {
         map_rows::<T, 1>("softmax", [x], |isa, [x], y| {
@@ -37,6 +42,10 @@ pub fn softmax_grad(y: &Array, dy: &Array) -> Result<Array> {
     if is_half(y.dtype()) {
         return cast(&softmax_grad(&cast(y, DType::F32)?, &cast(dy, DType::F32)?)?, y.dtype());
     }
+    if let Some(gpu) = kernels_for(y) {
+        split_last("softmax_grad", y)?;
+        return gpu::rows::softmax_grad(gpu, y, dy);
+    }
     with_real!("softmax_grad", y.dtype(), T, {
         map_rows::<T, 2>("softmax_grad", [y, dy], |isa, [y, dy], dx| {
             softmax_row_grad(isa, y, dy, lanes::dot(isa, y, dy), dx);
@@ -51,6 +60,10 @@ pub fn softmax_grad(y: &Array, dy: &Array) -> Result<Array> {
 pub fn log_softmax(x: &Array) -> Result<Array> {
     if is_half(x.dtype()) {
         return through_f32(x, log_softmax);
+    }
+    if let Some(gpu) = kernels_for(x) {
+        split_last("log_softmax", x)?;
+        return gpu::rows::log_softmax(gpu, x);
     }
     with_real!("log_softmax", x.dtype(), T, {
         map_rows::<T, 1>("log_softmax", [x], |isa, [x], y| {
@@ -70,6 +83,10 @@ pub fn log_softmax_grad(y: &Array, dy: &Array) -> Result<Array> {
     if is_half(y.dtype()) {
         return cast(&log_softmax_grad(&cast(y, DType::F32)?, &cast(dy, DType::F32)?)?, y.dtype());
     }
+    if let Some(gpu) = kernels_for(y) {
+        split_last("log_softmax_grad", y)?;
+        return gpu::rows::log_softmax_grad(gpu, y, dy);
+    }
     with_real!("log_softmax_grad", y.dtype(), T, {
         map_rows::<T, 2>("log_softmax_grad", [y, dy], |isa, [y, dy], dx| {
             log_softmax_row_grad(isa, y, dy, lanes::sum(isa, dy), dx);
@@ -86,6 +103,9 @@ pub fn log_sum_exp(x: &Array) -> Result<Array> {
         return through_f32(x, log_sum_exp);
     }
     let (lead, len) = split_last("log_sum_exp", x)?;
+    if let Some(gpu) = kernels_for(x) {
+        return gpu::rows::log_sum_exp(gpu, x, lead);
+    }
     let rows = x.contiguous()?;
     with_real!("log_sum_exp", x.dtype(), T, {
         let rows = rows.as_slice::<T>()?;

@@ -88,7 +88,10 @@ kernel! {
                         }
                     };
                     if start + DEPTH <= d {
-                        (0..DEPTH).for_each(step);
+                        // Four positions per turn of the loop.
+                        for at in (0..DEPTH).step_by(4) {
+                            (at..at + 4).for_each(&mut step);
+                        }
                     } else {
                         strided(0, d - start, 1).for_each(&mut step);
                     }
@@ -100,6 +103,8 @@ kernel! {
                     }
                 }
             }
+            // Plain indices, which unroll into registers; iterators over the arrays would put them into local memory.
+            #[allow(clippy::needless_range_loop)]
             for j in 0..EACH {
                 let centroid = first_centroid + across + j as u32;
                 if within(centroid, k) {

@@ -10,9 +10,9 @@
 
 #[cfg(not(target_arch = "nvptx64"))]
 use super::conv_cases::*;
+use super::tile::{Share, Stage, Sums, THREADS, Tiles, edge};
 #[cfg(not(target_arch = "nvptx64"))]
 use super::tile::{product_reread, totals_bytes};
-use super::tile::{Share, Stage, Sums, THREADS, Tiles, edge};
 use crate::order::CHUNK;
 use crate::simt::*;
 use crate::{kernel, shared};
@@ -141,12 +141,7 @@ pub(super) fn gathered_product<const M: usize, const N: usize>(
 
 /// The gathered operand of a step whose lanes run along the positions: elements and which of them are terms.
 #[inline(always)]
-fn gather<const M: usize>(
-    image: In<f32>,
-    size: [u32; 2],
-    lines: &[Place; 4],
-    position: Place,
-) -> ([f32; 4], [u32; 4]) {
+fn gather<const M: usize>(image: In<f32>, size: [u32; 2], lines: &[Place; 4], position: Place) -> ([f32; 4], [u32; 4]) {
     let (mut elements, mut real) = ([0.0; 4], [u32::MAX; 4]);
     for i in 0..M / 2 {
         elements[i] = lines[i].element(&position, image, size);

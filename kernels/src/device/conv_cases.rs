@@ -16,25 +16,23 @@ const fn plain(n: usize, [h, w]: [usize; 2], [c, c_out]: [usize; 2], [kh, kw]: [
 pub(super) fn shapes() -> Vec<Conv2d> {
     vec![
         plain(1, [1, 1], [1, 1], [1, 1]),
-        // One pixel more than a tile, a ragged step.
-        plain(3, [1, 43], [5, 4], [1, 1]),
-        // One channel more than the tiles; three channels as in a stem; the last leaf is ragged.
-        Conv2d { stride: [2, 2], padding: [3, 3], ..plain(17, [5, 6], [3, 129], [7, 7]) },
-        // More than a chunk, whose cut falls inside a tap.
-        Conv2d { padding: [1, 1], ..plain(2, [3, 4], [72, 3], [3, 3]) },
-        Conv2d { padding: [1, 1], ..plain(1, [4, 3], [2, 65], [3, 3]) },
+        // One pixel more than a tile.
+        plain(3, [1, 43], [1, 4], [1, 1]),
+        // One channel more than the tiles on either side.
+        plain(1, [1, 2], [129, 3], [1, 1]),
+        plain(1, [1, 2], [3, 129], [1, 1]),
+        // A stem: three channels, stride 2; the last leaf is ragged.
+        Conv2d { stride: [2, 2], padding: [3, 3], ..plain(17, [5, 4], [3, 12], [7, 7]) },
         // Groups, different strides, paddings and dilations.
-        Conv2d {
-            stride: [2, 3],
-            padding: [2, 1],
-            dilation: [2, 1],
-            groups: 2,
-            ..plain(2, [7, 9], [4, 8], [3, 2])
-        },
+        Conv2d { stride: [2, 3], padding: [2, 1], dilation: [2, 1], groups: 2, ..plain(2, [7, 9], [4, 8], [3, 2]) },
         // A stride beyond the kernel: pixels that no output reads.
-        Conv2d { stride: [3, 4], groups: 3, ..plain(2, [6, 8], [3, 3], [1, 2]) },
-        // So much padding that chunks of rows of a leaf, and taps of outputs, lie in it wholly.
-        Conv2d { padding: [14, 14], ..plain(2, [1, 2], [20, 2], [5, 6]) },
+        Conv2d { stride: [1, 3], groups: 2, ..plain(2, [2, 8], [2, 2], [1, 2]) },
+        // Two chunks, cut inside a tap; the first and the last output row have terms in one of them only.
+        Conv2d { padding: [4, 2], ..plain(1, [1, 2], [20, 2], [5, 6]) },
+        // The same for the input gradient.
+        plain(1, [5, 6], [2, 20], [5, 6]),
+        // The same for the weight gradient.
+        Conv2d { padding: [22, 12], dilation: [20, 1], ..plain(1, [1, 1], [2, 2], [2, 1]) },
     ]
 }
 
@@ -52,9 +50,8 @@ pub(super) fn spiked(n: usize, seed: u64) -> Vec<f32> {
 /// The leaves' gradients, one after the other.
 pub(super) fn leaf_gradients(shape: &Conv2d, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let (of_x, of_dy) = (x.len() / shape.n, dy.len() / shape.n);
-    let leaf = |(x, dy): (&[f32], &[f32])| {
-        reference::conv2d_weight_grad(&Conv2d { n: x.len() / of_x, ..*shape }, x, dy)
-    };
+    let leaf =
+        |(x, dy): (&[f32], &[f32])| reference::conv2d_weight_grad(&Conv2d { n: x.len() / of_x, ..*shape }, x, dy);
     x.chunks(LEAF * of_x).zip(dy.chunks(LEAF * of_dy)).flat_map(leaf).collect()
 }
 

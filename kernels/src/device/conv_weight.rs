@@ -4,9 +4,9 @@
 //! pixels. The left operand is gathered as in [`conv`](super::conv), with lines and positions in exchanged roles: here
 //! lanes run along the lines, whose channels are contiguous.
 
+use super::conv::{Conv, Place, gathered_product, pixel};
 #[cfg(not(target_arch = "nvptx64"))]
 use super::conv_cases::*;
-use super::conv::{Conv, Place, gathered_product, pixel};
 use super::tile::{Share, Stage, THREADS, Tiles, edge};
 #[cfg(not(target_arch = "nvptx64"))]
 use super::tile::{product_reread, totals_bytes};
@@ -42,8 +42,7 @@ fn weight_grad<const M: usize, const N: usize>(conv: Conv, x: In<f32>, dy: In<f3
         let at = [ky * conv.dilation[0], kx * conv.dilation[1]];
         Place { at, offset: (at[0] * conv.input[1] + at[1]) * conv.c + group * c + line % c, other: 0 }
     };
-    let (x_share, dy_share, mask_share) =
-        (Share::along_lines::<M>(), Share::along_lines::<N>(), Share::along_k());
+    let (x_share, dy_share, mask_share) = (Share::along_lines::<M>(), Share::along_lines::<N>(), Share::along_k());
     let own_line = line(row + x_share.line);
     let mask_lines = [0, 1, 2, 3].map(|i| line(row + mask_share.line + i * mask_share.line_step));
     let padded = conv.padding != [0, 0];

@@ -73,7 +73,8 @@ mod tests {
         let launcher = HostLauncher::new();
         for kernel in kernels() {
             for case in (kernel.cases)() {
-                case.run(kernel, &launcher).unwrap_or_else(|e| panic!("{} ({}): {e}", kernel.name, case.name));
+                let t0 = std::time::Instant::now();
+                let r = case.run(kernel, &launcher); println!("{:5} ms {} {}", t0.elapsed().as_millis(), kernel.name, case.name); r.unwrap_or_else(|e| panic!("{} ({}): {e}", kernel.name, case.name));
             }
         }
     }

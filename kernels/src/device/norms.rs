@@ -76,8 +76,9 @@ struct Group {
 impl Group {
     #[inline(always)]
     fn here([images, pixels, groups, width]: [u32; 4]) -> Group {
-        let row = row::index(pixels * width);
-        let row = if within(row, images * groups) { row } else { 0 };
+        let row = row::existing(images * groups, pixels * width);
+        // Divisors that cannot be 0 spare the test for it; without groups or channels there is nothing to place.
+        let (groups, width) = (groups.max(1), width.max(1));
         let (channels, channel) = (groups * width, row % groups * width);
         Group { first: row / groups * pixels * channels + channel, channel, channels, width }
     }
@@ -140,8 +141,8 @@ kernel! {
     cost { flop: 10 * rows * cols, special: 2 * rows }
     cases layer_norm_grad_cases
     {
-        let row = row::index(cols);
-        let stats = if within(row, rows) { [mean.get(row), rstd.get(row)] } else { [0.0; 2] };
+        let row = row::existing(rows, cols);
+        let stats = [mean.get(row), rstd.get(row)];
         let load = |i, j| {
             [dy.get(i) * parameter(gamma, has_gamma, j, 1.0), (x.get(i) - stats[0]) * stats[1]]
         };
@@ -206,8 +207,8 @@ kernel! {
     {
         let (rows, cols) = (images * groups, pixels * width);
         let group = Group::here([images, pixels, groups, width]);
-        let row = row::index(cols);
-        let stats = if within(row, rows) { [mean.get(row), rstd.get(row)] } else { [0.0; 2] };
+        let row = row::existing(rows, cols);
+        let stats = [mean.get(row), rstd.get(row)];
         let load = |j| {
             let (i, c) = (group.at(j), group.channel(j));
             [dy.get(i) * parameter(gamma, has_gamma, c, 1.0), (x.get(i) - stats[0]) * stats[1]]
@@ -235,7 +236,9 @@ kernel! {
     {
         let i = block_idx().x * THREADS + thread_idx().x;
         if within(i, images * pixels * groups * width) {
-            let row = i / (pixels * groups * width) * groups + i / width % groups;
+            // Divisors that cannot be 0 spare the test for it.
+            let (image, groups, width) = ((pixels * groups * width).max(1), groups.max(1), width.max(1));
+            let row = i / image * groups + i / width % groups;
             h.set(i, (x.get(i) - mean.get(row)) * rstd.get(row));
         }
     }
@@ -275,8 +278,7 @@ kernel! {
     cost { flop: 4 * rows * cols, special: rows * cols }
     cases l2_normalize_grad_cases
     {
-        let row = row::index(cols);
-        let norm = if within(row, rows) { norm.get(row) } else { 1.0 };
+        let norm = norm.get(row::existing(rows, cols));
         with_row!(rows, cols, |row, j| [y.get(row * cols + j), dy.get(row * cols + j)], |values| {
             let dot = values.dot(|factors| factors);
             let project = |_, [y, dy]: [f32; 2]| (if norm <= eps { dy } else { Real::mul_add(-y, dot, dy) }) / norm;

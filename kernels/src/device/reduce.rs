@@ -1,7 +1,7 @@
 //! Reductions: rows, columns, and norms of whole arrays.
 //!
-//! All are in lane order: element j of what is reduced goes to lane j mod 16, each lane is a chain, lanes fold 8, 4, 2,
-//! 1. Rows (reduced elements side by side in memory) go by [`row`]. Columns (reduced elements a stride apart) keep that
+//! All are in lane order: element j of what is reduced goes to lane j mod 16, each lane is a chain, and lanes fold in
+//! four halvings. Rows (reduced elements side by side in memory) go by [`row`]. Columns (reduced elements a stride apart) keep that
 //! order without a copy, consecutive threads on consecutive columns:
 //!
 //! - up to [`SHALLOW`] elements: a thread per column, all 16 lanes in its registers;
@@ -67,7 +67,12 @@ fn reduce_column(
     join: impl Fn(f32, f32) -> f32,
     put: impl FnOnce(u32, f32),
 ) {
+    // The tile is declared by inline assembly, and before any branch, so that the compiler knows it for shared memory.
+    #[allow(unsafe_code)]
+    let tile = crate::shared!(f32; THREADS);
     let (tx, ty) = (thread_idx().x, thread_idx().y);
+    // A divisor that cannot be 0 spares the test for it; without columns there is nothing to place.
+    let inner = inner.max(1);
     let shallow = reduced <= SHALLOW;
     let column = block_idx().x * (if shallow { THREADS } else { TILE }) + tx;
     let exists = within(column, outer * inner);
@@ -86,9 +91,6 @@ fn reduce_column(
             put(column, join(lanes[0], lanes[1]));
         }
     } else {
-        // The tile is declared by inline assembly.
-        #[allow(unsafe_code)]
-        let tile = crate::shared!(f32; THREADS);
         let mut lanes = [start; 2];
         for base in strided(ty, len, 4 * WIDTH) {
             let mut values = [start; 8];
@@ -178,7 +180,7 @@ fn chunk_dot(n: u32, factors: impl Fn(u32) -> [f32; 2], put: impl FnOnce(u32, f3
         unrolled::<16>(|i| sum = Real::mul_add(ready[i][0], ready[i][1], sum));
     }
     let sum = half_warp_sum(ALL_LANES, sum);
-    if exists && thread_idx().x % WIDTH == 0 {
+    if exists && thread_idx().x.is_multiple_of(WIDTH) {
         put(chunk, sum);
     }
 }

@@ -32,7 +32,7 @@ pub(super) const THREADS: u32 = 256;
 const BATCH: usize = 8;
 
 /// Leaves that a launch folds to one.
-pub(super) const FOLD: u32 = 256;
+pub const FOLD: u32 = 256;
 
 /// Leaves that a thread folds.
 const FOLD_THREAD: usize = 16;
@@ -217,7 +217,7 @@ pub(super) fn fold_leaves<const A: usize>(
     let mut step = 1;
     while step < side {
         barrier();
-        if ty % (2 * step) == 0 && within(first + step * EACH, leaves) {
+        if ty & (2 * step - 1) == 0 && within(first + step * EACH, leaves) {
             let mut right = [0.0; A];
             unrolled::<A>(|a| right[a] = tile.get(at(a, ty + step)));
             node = join(node, right, first, step * EACH);

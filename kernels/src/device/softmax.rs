@@ -1,8 +1,8 @@
 //! Softmax, log-softmax and log-sum-exp of rows, forward and backward.
 //!
 //! A row is shifted by its largest element, or by 0 where that is infinite or NaN; a row of -infinity alone has
-//! log-sum-exp -infinity and a NaN softmax. Rows go by [`with_row!`]: in registers up to 256 elements, else a block per
-//! row, where exponentials are computed by all threads and only the chains are the first warp's.
+//! log-sum-exp -infinity and a NaN softmax. Rows go by [`with_row!`]: short ones stay in registers, and of
+//! long ones the exponentials are computed by all threads of a block, so that only the additions are the first warp's.
 
 use super::reduce::row::{self, Row, with_row};
 use crate::kernel;
@@ -104,7 +104,7 @@ mod cases {
 
     pub(super) fn softmax_cases() -> Vec<Case> {
         let case = |(rows, cols, x): (usize, usize, Vec<f32>)| {
-            let y = by_row(&x, rows, cols, |x| reference::softmax(x));
+            let y = by_row(&x, rows, cols, reference::softmax);
             softmax::TestCase { x, y: exactly(y), rows: rows as u32, cols: cols as u32 }
                 .named(format!("{rows} x {cols}"))
         };
@@ -113,7 +113,7 @@ mod cases {
 
     pub(super) fn log_softmax_cases() -> Vec<Case> {
         let case = |(rows, cols, x): (usize, usize, Vec<f32>)| {
-            let y = by_row(&x, rows, cols, |x| reference::log_softmax(x));
+            let y = by_row(&x, rows, cols, reference::log_softmax);
             log_softmax::TestCase { x, y: exactly(y), rows: rows as u32, cols: cols as u32 }
                 .named(format!("{rows} x {cols}"))
         };
@@ -132,7 +132,7 @@ mod cases {
     pub(super) fn softmax_grad_cases() -> Vec<Case> {
         let case = |(rows, cols)| {
             let (logits, dy) = (noise(rows * cols, 1), noise(rows * cols, 2));
-            let y = by_row(&logits, rows, cols, |x| reference::softmax(x));
+            let y = by_row(&logits, rows, cols, reference::softmax);
             let dx = y.chunks(cols).zip(dy.chunks(cols)).flat_map(|(y, dy)| {
                 let dot = reference::lane_dot(y, dy);
                 y.iter().zip(dy).map(move |(y, dy)| y * (dy - dot))
@@ -146,7 +146,7 @@ mod cases {
     pub(super) fn log_softmax_grad_cases() -> Vec<Case> {
         let case = |(rows, cols)| {
             let (logits, dy) = (noise(rows * cols, 1), noise(rows * cols, 2));
-            let y = by_row(&logits, rows, cols, |x| reference::log_softmax(x));
+            let y = by_row(&logits, rows, cols, reference::log_softmax);
             let dx = y.chunks(cols).zip(dy.chunks(cols)).flat_map(|(y, dy)| {
                 let sum = reference::lane_sum(dy);
                 y.iter().zip(dy).map(move |(&y, &dy)| Real::mul_add(-Real::exp(y), sum, dy))

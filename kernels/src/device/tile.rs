@@ -34,6 +34,8 @@ macro_rules! unroll {
     };
 }
 
+pub(super) use unroll;
+
 /// Threads of a block.
 pub(super) const THREADS: u32 = 256;
 

@@ -1,14 +1,23 @@
 //! One block: its threads as coroutines, its shared memory, its meetings.
 #![allow(unsafe_code)]
 
+use super::checker::{Access, Checker, Name, Region};
+use super::finding::{Finding, FindingKind, Findings, Place};
+use super::meeting::{Meeting, Resume, Trouble, Wait};
 use super::mma::Fragment;
+use super::mutation::Mutant;
+use super::schedule::{Ready, Schedule, position as position_of};
+use super::shadow::Shadow;
+use super::site::{NO_MEMORY, Operation};
 use crate::kernel::KernelSpec;
 use crate::launch::Geometry;
-use crate::simt::{Dim3, Element, WARP};
+use crate::simt::{Dim3, Element};
+use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
-use std::cell::Cell;
-use std::panic::Location;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// An argument of a launch as the kernel sees it on the host.
 #[derive(Clone, Copy, Debug)]
@@ -19,20 +28,32 @@ pub enum BoundArg {
     Scalar(u64),
 }
 
+// SAFETY: a view's bytes are accessed by atomic loads and stores alone.
+unsafe impl Sync for BoundArg {}
+
 /// Memory as a kernel sees it: where it is and how far it reaches.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
     /// The first byte.
-    pub data: *mut u8,
+    pub(super) data: *mut u8,
     /// The length in bytes.
-    pub bytes: usize,
+    pub(super) bytes: usize,
+    /// Its number with the checker, or [`NO_MEMORY`].
+    pub(super) memory: u32,
+    /// Elements of its memory before the first byte.
+    pub(super) skipped: u32,
 }
 
 impl View {
     /// The view from element `i` of `size` bytes on.
     pub fn offset(self, i: u32, size: usize) -> View {
-        let skipped = i as usize * size;
-        View { data: self.data.wrapping_add(skipped), bytes: self.bytes.saturating_sub(skipped) }
+        let bytes = i as usize * size;
+        View {
+            data: self.data.wrapping_add(bytes),
+            bytes: self.bytes.saturating_sub(bytes),
+            skipped: self.skipped.saturating_add(i),
+            ..self
+        }
     }
 }
 
@@ -65,261 +86,469 @@ pub enum Exchange {
     Ballot,
 }
 
-/// Why a thread waits.
-#[derive(Clone, Copy)]
-enum Wait {
-    Barrier,
-    Exchange { mask: u32, value: u64, exchange: Exchange },
-    Mma { fragment: Fragment, model: fn(&[Fragment; 32]) -> [[f32; 4]; 32] },
-}
-
-/// What a thread gets when it goes on.
-#[derive(Clone, Copy)]
-enum Resume {
-    Go,
-    Value(u64),
-    Product([f32; 4]),
-}
-
-/// The running thread's side of its block.
-struct Running {
+/// A thread of the running block.
+struct Thread {
     position: Position,
-    yielder: *const Yielder<Resume, Wait>,
-    tiles: *mut Tiles,
+    yielder: Cell<*const Yielder<Resume, Wait>>,
+    block: *const Block,
+}
+
+/// What the threads of a block share.
+struct Block {
+    kernel: &'static KernelSpec,
+    tiles: UnsafeCell<Tiles>,
+    /// Null where checks are off.
+    checker: *mut Checker,
+    /// Where checks are off.
+    findings: RefCell<Findings>,
 }
 
 thread_local! {
-    static RUNNING: Cell<*const Running> = const { Cell::new(std::ptr::null()) };
+    static RUNNING: Cell<*const Thread> = const { Cell::new(std::ptr::null()) };
+    /// The message and place of the running thread's panic.
+    static PANIC: RefCell<Option<(String, Option<Place>)>> = const { RefCell::new(None) };
 }
 
-fn running() -> &'static Running {
+fn running() -> &'static Thread {
     let running = RUNNING.get();
     assert!(!running.is_null(), "a kernel's vocabulary is for kernels: it was used outside a launch");
-    // SAFETY: set by `run_block` to the state of the thread it resumes, which outlives the resumption.
+    // SAFETY: set by `Worker::run` to the thread that it resumes, which outlives the resumption.
     unsafe { &*running }
 }
 
-/// Where the running thread is.
-pub fn position() -> Position {
-    running().position
+impl Thread {
+    fn block(&self) -> &Block {
+        // SAFETY: the block outlives its threads.
+        unsafe { &*self.block }
+    }
+
+    fn wait(&self, wait: Wait) -> Resume {
+        // SAFETY: the yielder lives as long as its coroutine, which is running.
+        unsafe { &*self.yielder.get() }.suspend(wait)
+    }
+
+    /// Calls `check` on the checker, if checks are on, and ends the thread's run if that says so.
+    fn checked<R>(&self, check: impl FnOnce(&mut Checker, &Position) -> R) -> Option<R> {
+        // SAFETY: one thread of a launch under check runs at a time, and keeps the reference across no suspension.
+        let checker = unsafe { self.block().checker.as_mut() }?;
+        let result = check(checker, &self.position);
+        if checker.stop {
+            self.wait(Wait::Stop);
+        }
+        Some(result)
+    }
 }
 
-fn wait(wait: Wait) -> Resume {
-    let me = running();
-    // SAFETY: the yielder lives as long as its coroutine, which is running.
-    unsafe { &*me.yielder }.suspend(wait)
+impl Block {
+    fn report(&self, kind: FindingKind, at: Option<Place>, other: Option<Place>, me: &Position, detail: String) {
+        // SAFETY: as in `Thread::checked`.
+        match unsafe { self.checker.as_mut() } {
+            Some(checker) => checker.report(kind, None, at, other, me, detail),
+            None => self.findings.borrow_mut().add(Finding {
+                kind,
+                kernel: self.kernel.name,
+                memory: None,
+                at,
+                other,
+                thread: me.thread,
+                block: me.block,
+                detail,
+                count: 1,
+            }),
+        }
+    }
+}
+
+/// Where the running thread is.
+#[inline]
+pub fn position() -> Position {
+    running().position
 }
 
 /// Waits for the block.
 #[track_caller]
 pub fn barrier() {
-    wait(Wait::Barrier);
+    let (me, at) = (running(), Location::caller());
+    if me.checked(|checker, _| checker.visit(at, Operation::Barrier)).flatten() != Some(Mutant::Removed) {
+        me.wait(Wait::Barrier { at });
+    }
 }
 
 /// Orders this thread's writes.
 #[track_caller]
-pub fn fence() {}
+pub fn fence() {
+    let at = Location::caller();
+    running().checked(|checker, me| checker.fence(at, me.number));
+}
 
 /// Meets the lanes of `mask`.
 #[track_caller]
-pub fn exchange(mask: u32, value: u64, exchange: Exchange) -> u64 {
-    match wait(Wait::Exchange { mask, value, exchange }) {
+pub fn exchange(mask: u32, value: u64, operation: Operation, exchange: Exchange) -> u64 {
+    let (me, at) = (running(), Location::caller());
+    let mask = match me.checked(|checker, _| checker.mutated_mask(at, operation, mask)) {
+        Some(None) => return value,
+        Some(Some(mask)) => mask,
+        None => mask,
+    };
+    match me.wait(Wait::Lanes { mask, value, operation, exchange, at }) {
         Resume::Value(value) => value,
-        _ => 0,
+        _ => value,
     }
 }
 
 /// Meets all lanes for a product.
 #[track_caller]
-pub fn mma(fragment: Fragment, model: fn(&[Fragment; 32]) -> [[f32; 4]; 32]) -> [f32; 4] {
-    match wait(Wait::Mma { fragment, model }) {
+pub fn mma(fragment: Fragment, operation: Operation, model: fn(&[Fragment; 32]) -> [[f32; 4]; 32]) -> [f32; 4] {
+    let (me, at) = (running(), Location::caller());
+    me.checked(|checker, _| checker.visit(at, operation));
+    match me.wait(Wait::Mma { fragment, operation, model, at }) {
         Resume::Product(d) => d,
-        _ => [0.0; 4],
+        _ => fragment.c,
     }
 }
 
-/// A limit.
+/// Whether `i` lies below `end`.
+#[track_caller]
+pub fn within(i: u32, end: u32) -> bool {
+    let at = Location::caller();
+    i < running().checked(|checker, _| checker.mutated_end(at, Operation::Within, end)).unwrap_or(end)
+}
+
+/// The end of a loop.
 #[track_caller]
 pub fn bound(end: u32) -> u32 {
-    end
+    let at = Location::caller();
+    running().checked(|checker, _| checker.mutated_end(at, Operation::Strided, end)).unwrap_or(end)
 }
 
-#[track_caller]
-fn element<T, const N: usize>(view: View, i: u32) -> *mut T {
-    let start = i as usize * size_of::<T>();
-    assert!(start + N * size_of::<T>() <= view.bytes, "element {i} of {} bytes", view.bytes);
-    // SAFETY: inside the view.
-    unsafe { view.data.add(start).cast() }
+/// Where an access goes, if it may happen.
+#[inline]
+fn reach<T: Element>(view: View, index: u32, operation: Operation, at: &'static Location<'static>) -> Option<*mut T> {
+    let size = size_of::<T>();
+    if view.memory != NO_MEMORY {
+        return reach_checked(Access { view, index, size, operation, at }).map(<*mut u8>::cast);
+    }
+    let start = index as usize * size;
+    if start + operation.width() as usize * size > view.bytes {
+        outside(Access { view, index, size, operation, at });
+        return None;
+    }
+    Some(view.data.wrapping_add(start).cast())
 }
 
-/// Reads `N` elements.
+fn reach_checked(access: Access) -> Option<*mut u8> {
+    let me = running();
+    if me.checked(|checker, me| checker.step(access.at, me)) == Some(true) {
+        me.wait(Wait::Preempted);
+    }
+    me.checked(|checker, me| checker.access(access, me)).flatten()
+}
+
+#[cold]
+fn outside(access: Access) {
+    let me = running();
+    let detail = format!("element {} of {}", access.index, access.view.bytes / access.size);
+    me.block().report(FindingKind::OutOfBounds, Some(Place::from(access.at)), None, &me.position, detail);
+}
+
+/// The atomic view of an element.
+macro_rules! atomically {
+    ($pointer:expr, $size:expr, $atomic:ident => $do:expr) => {
+        // SAFETY: `reach` gave the pointer: it lies in living memory and is aligned for its element; all accesses
+        // while kernels run are atomic.
+        match $size {
+            1 => {
+                let $atomic = unsafe { AtomicU8::from_ptr($pointer.cast()) };
+                $do
+            }
+            2 => {
+                let $atomic = unsafe { AtomicU16::from_ptr($pointer.cast()) };
+                $do
+            }
+            4 => {
+                let $atomic = unsafe { AtomicU32::from_ptr($pointer.cast()) };
+                $do
+            }
+            _ => {
+                let $atomic = unsafe { AtomicU64::from_ptr($pointer.cast()) };
+                $do
+            }
+        }
+    };
+}
+
+/// Reads `N` elements; what may not be read is 0.
 #[track_caller]
+#[inline]
 pub fn read<T: Element, const N: usize>(view: View, i: u32) -> [T; N] {
-    // SAFETY: `element` checked the range; every bit pattern is a T.
-    unsafe { element::<T, N>(view, i).cast::<[T; N]>().read_unaligned() }
+    let operation = if N == 1 { Operation::Read } else { Operation::Read4 };
+    match reach::<T>(view, i, operation, Location::caller()) {
+        Some(first) => std::array::from_fn(|k| {
+            let element = first.wrapping_add(k);
+            T::from_bits(atomically!(element, size_of::<T>(), bits => u64::from(bits.load(Ordering::Relaxed))))
+        }),
+        None => [T::default(); N],
+    }
 }
 
-/// Writes `N` elements.
+/// Writes `N` elements, or nothing where it may not.
 #[track_caller]
+#[inline]
 pub fn write<T: Element, const N: usize>(view: View, i: u32, values: [T; N]) {
-    // SAFETY: `element` checked the range.
-    unsafe { element::<T, N>(view, i).cast::<[T; N]>().write_unaligned(values) }
+    let operation = if N == 1 { Operation::Write } else { Operation::Write4 };
+    let Some(first) = reach::<T>(view, i, operation, Location::caller()) else { return };
+    for (k, value) in values.into_iter().enumerate() {
+        let element = first.wrapping_add(k);
+        atomically!(element, size_of::<T>(), bits => bits.store(value.to_bits() as _, Ordering::Relaxed));
+    }
 }
 
-/// Changes an element as one step.
+/// Changes an element as one step; gives what was there.
 #[track_caller]
-pub fn atomic<T: Element>(view: View, i: u32, change: impl FnOnce(T) -> T) -> T {
-    let [old] = read::<T, 1>(view, i);
-    write(view, i, [change(old)]);
-    old
+#[inline]
+pub fn atomic<T: Element>(view: View, i: u32, change: impl Fn(T) -> T) -> T {
+    let Some(element) = reach::<T>(view, i, Operation::Atomic, Location::caller()) else { return T::default() };
+    T::from_bits(atomically!(element, size_of::<T>(), bits => {
+        let change = |old| Some(change(T::from_bits(u64::from(old))).to_bits() as _);
+        let changed = bits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+        u64::from(changed.unwrap_or_else(|old| old))
+    }))
 }
 
-/// The shared memory of a block: tiles by the line that declares them, and the dynamic one.
+/// The shared memory of a block: tiles by the declaration, and the dynamic one.
 struct Tiles {
-    fixed: Vec<(&'static Location<'static>, Vec<u128>)>,
-    dynamic: Vec<u128>,
+    fixed: Vec<Tile>,
+    dynamic: Option<Tile>,
     dynamic_bytes: usize,
 }
 
-/// The tile of the calling line.
+struct Tile {
+    key: *const u8,
+    words: Vec<u128>,
+    view: View,
+}
+
+impl Tile {
+    fn new(key: *const u8, bytes: usize, size: usize, name: impl FnOnce() -> String, me: &Thread) -> Tile {
+        let mut words = vec![0u128; bytes.div_ceil(16)];
+        let data: *mut u8 = words.as_mut_ptr().cast();
+        let memory = me.checked(|checker, _| {
+            checker.names.push(Name { name: name(), region: checker.regions.len(), output: None });
+            checker.regions.push(Region {
+                base: data,
+                initialised: vec![false; bytes],
+                shadow: Some(Shadow::new(bytes, size)),
+                shared: true,
+            });
+            checker.names.len() as u32 - 1
+        });
+        Tile { key, words, view: View { data, bytes, memory: memory.unwrap_or(NO_MEMORY), skipped: 0 } }
+    }
+}
+
+/// The tile that `key` stands for.
 #[track_caller]
-pub fn static_shared(count: usize, size: usize) -> View {
-    let at = Location::caller();
-    // SAFETY: only the running thread of the block touches the tiles, and only here and below.
-    let tiles = unsafe { &mut *running().tiles };
-    let index = tiles.fixed.iter().position(|(known, _)| *known == at).unwrap_or_else(|| {
-        tiles.fixed.push((at, vec![0; (count * size).div_ceil(16)]));
-        tiles.fixed.len() - 1
-    });
-    View { data: tiles.fixed[index].1.as_mut_ptr().cast(), bytes: count * size }
+pub fn static_shared(key: *const u8, count: usize, size: usize) -> View {
+    let (me, at) = (running(), Location::caller());
+    // SAFETY: only the running thread of the block touches the tiles, and keeps them across no suspension.
+    let tiles = unsafe { &mut *me.block().tiles.get() };
+    if let Some(tile) = tiles.fixed.iter().find(|tile| tile.key == key) {
+        return tile.view;
+    }
+    let tile = Tile::new(key, count * size, size, || format!("shared tile of {}", Place::from(at)), me);
+    tiles.fixed.push(tile);
+    tiles.fixed[tiles.fixed.len() - 1].view
 }
 
 /// The dynamic tile.
-pub fn dynamic_shared(_size: usize) -> View {
+pub fn dynamic_shared(size: usize) -> View {
+    let me = running();
     // SAFETY: as in `static_shared`.
-    let tiles = unsafe { &mut *running().tiles };
-    View { data: tiles.dynamic.as_mut_ptr().cast(), bytes: tiles.dynamic_bytes }
+    let tiles = unsafe { &mut *me.block().tiles.get() };
+    let bytes = tiles.dynamic_bytes;
+    let name = || "dynamic shared memory".to_owned();
+    tiles.dynamic.get_or_insert_with(|| Tile::new(std::ptr::null(), bytes, size, name, me)).view
 }
 
-/// Runs one block to its end.
-///
-/// # Errors
-/// One line per thing that went wrong.
-pub fn run_block(
+/// Bytes of a thread's stack.
+const STACK: usize = 128 << 10;
+
+type Fibre = Coroutine<Resume, Wait, bool>;
+
+/// Runs blocks of one launch, one after the other.
+pub(super) struct Worker<'a> {
     kernel: &'static KernelSpec,
-    geometry: &Geometry,
-    block: Dim3,
-    args: &[BoundArg],
-) -> Result<(), String> {
-    let args: Rc<[BoundArg]> = args.into();
-    let (block_dim, grid_dim) = (geometry.block_dim(), geometry.grid_dim());
-    let count = block_dim.count() as u32;
-    let dynamic_bytes = geometry.shared as usize;
-    let mut tiles = Tiles { fixed: Vec::new(), dynamic: vec![0; dynamic_bytes.div_ceil(16)], dynamic_bytes };
-    let mut states: Vec<Running> = (0..count)
-        .map(|number| Running {
-            position: Position {
-                thread: Dim3::new(
-                    number % block_dim.x,
-                    number / block_dim.x % block_dim.y,
-                    number / (block_dim.x * block_dim.y),
-                ),
-                block,
-                block_dim,
-                grid_dim,
-                number,
-            },
-            yielder: std::ptr::null(),
-            tiles: &raw mut tiles,
-        })
-        .collect();
-    let states_at = states.as_mut_ptr();
-    let mut threads: Vec<Coroutine<Resume, Wait, ()>> = (0..count as usize)
-        .map(|number| {
-            // SAFETY: `states` outlives the coroutines and is not moved.
-            let state = unsafe { states_at.add(number) };
-            let args = Rc::clone(&args);
-            Coroutine::new(move |yielder: &Yielder<Resume, Wait>, _| {
-                // SAFETY: as above; only this thread writes its own state.
-                unsafe { (*state).yielder = yielder };
-                (kernel.thread)(&args);
-            })
-        })
-        .collect();
-    let mut waits: Vec<Option<Wait>> = vec![None; count as usize];
-    let mut resumes: Vec<Option<Resume>> = vec![Some(Resume::Go); count as usize];
-    loop {
-        for number in 0..count as usize {
-            let Some(resume) = resumes[number].take() else { continue };
-            // SAFETY: as above.
-            RUNNING.set(unsafe { states_at.add(number) });
-            waits[number] = match threads[number].resume(resume) {
-                CoroutineResult::Yield(wait) => Some(wait),
-                CoroutineResult::Return(()) => None,
-            };
-            RUNNING.set(std::ptr::null());
+    args: &'a [BoundArg],
+    schedule: Schedule,
+    grid: Dim3,
+    threads: Vec<Thread>,
+    fibres: Vec<Option<Fibre>>,
+    meeting: Meeting,
+    stacks: Vec<DefaultStack>,
+    block: Box<Block>,
+}
+
+impl<'a> Worker<'a> {
+    /// `checker` is null, or outlives the worker and is used by it alone. `stacks` are reused.
+    pub(super) fn new(
+        kernel: &'static KernelSpec,
+        geometry: &Geometry,
+        args: &'a [BoundArg],
+        schedule: Schedule,
+        checker: *mut Checker,
+        stacks: Vec<DefaultStack>,
+    ) -> Worker<'a> {
+        report_panics();
+        let (block_dim, grid_dim) = (geometry.block_dim(), geometry.grid_dim());
+        let tiles = Tiles { fixed: Vec::new(), dynamic: None, dynamic_bytes: geometry.shared as usize };
+        let block = Box::new(Block { kernel, tiles: UnsafeCell::new(tiles), checker, findings: RefCell::default() });
+        let count = block_dim.count() as u32;
+        let threads = (0..count).map(|number| {
+            let (thread, block_at) = (position_of(number, block_dim), Dim3::new(0, 0, 0));
+            let position = Position { thread, block: block_at, block_dim, grid_dim, number };
+            Thread { position, yielder: Cell::new(std::ptr::null()), block: &raw const *block }
+        });
+        let threads: Vec<Thread> = threads.collect();
+        let fibres = (0..count).map(|_| None).collect();
+        Worker { kernel, args, schedule, grid: grid_dim, threads, fibres, meeting: Meeting::new(count), stacks, block }
+    }
+
+    fn fibre(&mut self, number: u32) -> std::io::Result<Fibre> {
+        let stack = match self.stacks.pop() {
+            Some(stack) => stack,
+            None => DefaultStack::new(STACK)?,
+        };
+        let (kernel, thread) = (self.kernel, &raw const self.threads[number as usize]);
+        let args: *const [BoundArg] = self.args;
+        Ok(Coroutine::with_stack(stack, move |yielder: &Yielder<Resume, Wait>, _| {
+            // SAFETY: the worker keeps its threads and arguments in place while fibres run.
+            let (thread, args) = unsafe { (&*thread, &*args) };
+            thread.yielder.set(yielder);
+            catch_unwind(AssertUnwindSafe(|| (kernel.thread)(args))).is_ok()
+        }))
+    }
+
+    /// Runs block `number` to its end; whether all its threads came to theirs.
+    ///
+    /// # Errors
+    /// When the host has no memory for the threads' stacks.
+    pub(super) fn run(&mut self, number: u32) -> std::io::Result<bool> {
+        let at = position_of(number, self.grid);
+        let count = self.threads.len() as u32;
+        self.threads.iter_mut().for_each(|thread| thread.position.block = at);
+        let tiles = self.block.tiles.get_mut();
+        tiles.fixed.iter_mut().chain(&mut tiles.dynamic).for_each(|tile| tile.words.fill(0));
+        self.meeting.start();
+        // SAFETY: no thread runs now.
+        if let Some(checker) = unsafe { self.block.checker.as_mut() } {
+            checker.start_block(number, count);
         }
-        if threads.iter().all(Coroutine::done) {
-            return Ok(());
-        }
-        if threads.iter().zip(&waits).all(|(thread, wait)| thread.done() || matches!(wait, Some(Wait::Barrier))) {
-            if threads.iter().any(Coroutine::done) {
-                return Err("a thread has ended where others wait at a barrier".into());
+        let mut ready = Ready::new(self.schedule, number, count);
+        (0..count).for_each(|thread| ready.push(thread));
+        let mut whole = true;
+        while let Some(thread) = ready.pop() {
+            if !self.resume(thread)? {
+                whole = false;
+                break;
             }
-            resumes.fill(Some(Resume::Go));
-            continue;
+            whole &= self.meet(&mut ready);
         }
-        if !meet_warps(&waits, &mut resumes) {
-            return Err("threads wait for others that do not come".into());
+        whole &= self.meeting.all_ended();
+        self.reclaim();
+        // SAFETY: as above.
+        if let Some(checker) = unsafe { self.block.checker.as_mut() } {
+            checker.finish_block();
         }
+        Ok(whole)
+    }
+
+    /// Whether the launch is to end.
+    pub(super) fn is_stopped(&self) -> bool {
+        // SAFETY: no thread runs now.
+        unsafe { self.block.checker.as_ref() }.is_some_and(|checker| checker.stop)
+    }
+
+    /// Lets a thread run until it waits or ends; false where the block is to stop.
+    fn resume(&mut self, number: u32) -> std::io::Result<bool> {
+        let index = number as usize;
+        let mut fibre = match self.fibres[index].take() {
+            Some(fibre) => fibre,
+            None => self.fibre(number)?,
+        };
+        let resume = self.meeting.resume(number);
+        RUNNING.set(&raw const self.threads[index]);
+        let result = fibre.resume(resume);
+        RUNNING.set(std::ptr::null());
+        match result {
+            CoroutineResult::Yield(wait) => {
+                let go_on = !matches!(wait, Wait::Stop);
+                self.meeting.waits(number, wait);
+                self.fibres[index] = Some(fibre);
+                Ok(go_on)
+            }
+            CoroutineResult::Return(sound) => {
+                self.meeting.ends(number);
+                self.stacks.push(fibre.into_stack());
+                if !sound {
+                    let (message, at) = PANIC.take().unwrap_or_default();
+                    self.block.report(FindingKind::Panic, at, None, &self.threads[index].position, message);
+                }
+                Ok(sound)
+            }
+        }
+    }
+
+    /// Lets meetings happen that the last arrival made complete; false where the block is stuck.
+    fn meet(&mut self, ready: &mut Ready) -> bool {
+        let Worker { meeting, threads, block, .. } = self;
+        let report = |found: Trouble| {
+            let at = Some(Place::from(found.at));
+            block.report(
+                found.kind,
+                at,
+                found.other.map(Place::from),
+                &threads[found.thread as usize].position,
+                found.detail,
+            );
+        };
+        // SAFETY: no thread runs now.
+        meeting.advance(ready, unsafe { block.checker.as_mut() }, report)
+    }
+
+    /// Takes back the stacks of threads that have not ended.
+    fn reclaim(&mut self) {
+        for fibre in &mut self.fibres {
+            let Some(mut fibre) = fibre.take() else { continue };
+            // SAFETY: kernels are written for devices without a heap: their frames own nothing that must be dropped.
+            unsafe { fibre.force_reset() };
+            self.stacks.push(fibre.into_stack());
+        }
+    }
+
+    /// The stacks, for the next launch, and what was found where checks are off.
+    pub(super) fn finish(self) -> (Vec<DefaultStack>, Findings) {
+        (self.stacks, self.block.findings.take())
     }
 }
 
-/// Lets every complete meeting of lanes happen; whether there was one.
-fn meet_warps(waits: &[Option<Wait>], resumes: &mut [Option<Resume>]) -> bool {
-    let mut met = false;
-    for (warp, waits) in waits.chunks(WARP as usize).enumerate() {
-        let first = warp * WARP as usize;
-        let arrived = |lane: usize, mask: u32| match waits.get(lane) {
-            Some(Some(Wait::Exchange { mask: theirs, .. })) => *theirs == mask,
-            Some(Some(Wait::Mma { .. })) => mask == u32::MAX,
-            _ => false,
-        };
-        for lane in 0..waits.len() {
-            let mask = match waits[lane] {
-                Some(Wait::Exchange { mask, .. }) => mask,
-                Some(Wait::Mma { .. }) => u32::MAX,
-                _ => continue,
-            };
-            let all = (0..WARP as usize).filter(|other| mask >> other & 1 == 1).all(|other| arrived(other, mask));
-            if resumes[first + lane].is_some() || !all {
-                continue;
+/// Has panics of kernel threads noted instead of printed.
+fn report_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if RUNNING.get().is_null() {
+                return previous(info);
             }
-            met = true;
-            let value = |lane: usize| match waits[lane] {
-                Some(Wait::Exchange { value, .. }) => value,
-                _ => 0,
-            };
-            resumes[first + lane] = Some(match waits[lane] {
-                Some(Wait::Exchange { value: own, exchange, .. }) => Resume::Value(match exchange {
-                    Exchange::Sync => 0,
-                    Exchange::Shuffle { source } if mask >> source & 1 == 1 => value(source as usize),
-                    Exchange::Shuffle { .. } => own,
-                    Exchange::Ballot => (0..WARP as usize)
-                        .filter(|other| mask >> other & 1 == 1 && value(*other) != 0)
-                        .map(|other| 1 << other)
-                        .sum(),
-                }),
-                Some(Wait::Mma { model, .. }) => {
-                    let fragments = std::array::from_fn(|lane| match waits[lane] {
-                        Some(Wait::Mma { fragment, .. }) => fragment,
-                        _ => unreachable!("all lanes have arrived with a fragment"),
-                    });
-                    Resume::Product(model(&fragments)[lane])
-                }
-                _ => unreachable!("only waiting lanes meet"),
+            let payload = info.payload();
+            let message = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let message = message.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+            let place = info.location().map(|location| Place {
+                file: String::from(location.file()).leak(),
+                line: location.line(),
+                column: location.column(),
             });
-        }
-    }
-    met
+            PANIC.set(Some((message, place)));
+        }));
+    });
 }

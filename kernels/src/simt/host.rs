@@ -4,7 +4,7 @@
 use super::{AtomicInteger, Dim3, Element, Word};
 use crate::case::{CaseData, Change, Expected};
 use crate::host::exec::{self, BoundArg, View};
-use crate::host::mma;
+use crate::host::{Operation, mma};
 use crate::kernel::{Param, ParamKind};
 use crate::launch::{ArgValue, Slice, SliceMut};
 use std::marker::PhantomData;
@@ -48,7 +48,7 @@ pub fn barrier() {
 /// Waits for the lanes of `mask`; what they wrote before is seen after.
 #[track_caller]
 pub fn sync_warp(mask: u32) {
-    exec::exchange(mask, 0, exec::Exchange::Sync);
+    exec::exchange(mask, 0, Operation::SyncWarp, exec::Exchange::Sync);
 }
 
 /// What this thread wrote before is seen by the whole grid before what it writes after.
@@ -60,58 +60,59 @@ pub fn fence() {
 /// `value` of lane `source` (mod 32).
 #[track_caller]
 pub fn shuffle<T: Word>(mask: u32, value: T, source: u32) -> T {
-    T::from_bits(exec::exchange(mask, value.to_bits(), exec::Exchange::Shuffle { source: source % super::WARP }))
+    let exchange = exec::Exchange::Shuffle { source: source % super::WARP };
+    T::from_bits(exec::exchange(mask, value.to_bits(), Operation::Shuffle, exchange))
 }
 
 /// `value` of the lane whose number differs by exclusive or with `lanes`.
 #[track_caller]
 pub fn shuffle_xor<T: Word>(mask: u32, value: T, lanes: u32) -> T {
     let source = lane() ^ lanes;
-    T::from_bits(exec::exchange(mask, value.to_bits(), exec::Exchange::Shuffle { source }))
+    T::from_bits(exec::exchange(mask, value.to_bits(), Operation::ShuffleXor, exec::Exchange::Shuffle { source }))
 }
 
 /// `value` of the lane `lanes` above; the own value where there is none.
 #[track_caller]
 pub fn shuffle_down<T: Word>(mask: u32, value: T, lanes: u32) -> T {
     let source = if lane() + lanes < super::WARP { lane() + lanes } else { lane() };
-    T::from_bits(exec::exchange(mask, value.to_bits(), exec::Exchange::Shuffle { source }))
+    T::from_bits(exec::exchange(mask, value.to_bits(), Operation::ShuffleDown, exec::Exchange::Shuffle { source }))
 }
 
 /// The lanes of `mask` whose `predicate` holds.
 #[track_caller]
 pub fn ballot(mask: u32, predicate: bool) -> u32 {
-    exec::exchange(mask, u64::from(predicate), exec::Exchange::Ballot) as u32
+    exec::exchange(mask, u64::from(predicate), Operation::Vote, exec::Exchange::Ballot) as u32
 }
 
 /// Whether `predicate` holds in some lane of `mask`.
 #[track_caller]
 pub fn any(mask: u32, predicate: bool) -> bool {
-    exec::exchange(mask, u64::from(predicate), exec::Exchange::Ballot) != 0
+    exec::exchange(mask, u64::from(predicate), Operation::Vote, exec::Exchange::Ballot) != 0
 }
 
 /// Whether `predicate` holds in every lane of `mask`.
 #[track_caller]
 pub fn all(mask: u32, predicate: bool) -> bool {
-    exec::exchange(mask, u64::from(!predicate), exec::Exchange::Ballot) == 0
+    exec::exchange(mask, u64::from(!predicate), Operation::Vote, exec::Exchange::Ballot) == 0
 }
 
 /// D = A B + C on tensor cores: A 16x16 and B 16x8 in bf16 (two to a register), C and D 16x8 in f32, spread over the
 /// lanes as PTX has it (`mma.m16n8k16`). All 32 lanes take part. The host's model is [`mma::bf16_m16n8k16`].
 #[track_caller]
 pub fn mma_bf16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
-    exec::mma(mma::Fragment { a, b, c }, mma::bf16_m16n8k16)
+    exec::mma(mma::Fragment { a, b, c }, Operation::MmaBf16, mma::bf16_m16n8k16)
 }
 
 /// D = A B + C on tensor cores: A 16x8 and B 8x8 in tf32 (bits of f32), C and D 16x8 in f32 (`mma.m16n8k8`).
 #[track_caller]
 pub fn mma_tf32(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
-    exec::mma(mma::Fragment { a, b, c }, mma::tf32_m16n8k8)
+    exec::mma(mma::Fragment { a, b, c }, Operation::MmaTf32, mma::tf32_m16n8k8)
 }
 
 /// Whether `i` lies below `end`.
 #[track_caller]
 pub fn within(i: u32, end: u32) -> bool {
-    i < exec::bound(end)
+    exec::within(i, end)
 }
 
 /// The end of a loop.
@@ -219,11 +220,26 @@ impl<T: Element> Shared<T> {
     }
 }
 
-/// The tile of static shared memory that belongs to the calling line; see [`shared!`](crate::shared!).
+/// What stands for one [`shared!`](crate::shared!) in the source: its address.
+#[derive(Debug, Default)]
+#[doc(hidden)]
+pub struct TileKey {
+    /// Statics that could change have addresses of their own.
+    _unique: std::sync::atomic::AtomicU8,
+}
+
+impl TileKey {
+    #[allow(missing_docs)]
+    pub const fn new() -> TileKey {
+        TileKey { _unique: std::sync::atomic::AtomicU8::new(0) }
+    }
+}
+
+/// The tile of static shared memory that `key` stands for; see [`shared!`](crate::shared!).
 #[track_caller]
 #[doc(hidden)]
-pub fn static_shared<T: Element>(count: usize) -> Shared<T> {
-    Shared(exec::static_shared(count, size_of::<T>()), PhantomData)
+pub fn static_shared<T: Element>(key: &'static TileKey, count: usize) -> Shared<T> {
+    Shared(exec::static_shared((&raw const *key).cast(), count, size_of::<T>()), PhantomData)
 }
 
 /// The shared memory whose size the launch decides, the same for all threads of the block; uninitialised, 16-byte
@@ -236,9 +252,10 @@ pub fn dynamic_shared<T: Element>() -> Shared<T> {
 /// uninitialised, 16-byte aligned, the same for all threads of the block. Each place in the source is one tile.
 #[macro_export]
 macro_rules! shared {
-    ($type:ty; $count:expr) => {
-        $crate::simt::static_shared::<$type>($count as usize)
-    };
+    ($type:ty; $count:expr) => {{
+        static KEY: $crate::simt::TileKey = $crate::simt::TileKey::new();
+        $crate::simt::static_shared::<$type>(&KEY, $count as usize)
+    }};
 }
 
 macro_rules! reads {

@@ -6,9 +6,12 @@
 //!
 //! - rows of up to [`HELD`] elements: half a warp per row ([`Held`]), the row in registers, 16 rows to a block; loaded
 //!   once, and what is computed per element is computed once;
+//! - rows of up to [`BATCHED`] elements: half a warp per row too ([`Batched`]), in batches of registers, once per use;
+//!   the rows of the blocks of a processor fit its first-level cache;
 //! - longer rows: a block per row ([`Streamed`]). All threads load and compute terms into shared memory, tile by tile,
-//!   two tiles in turn; meanwhile the first warp adds the tile before in lane order. Loads are batched by
-//!   [`BATCH`], so that a thread has that many in flight.
+//!   two tiles in turn; meanwhile the first warp adds the tile before in lane order.
+//!
+//! Loads come in batches, so that a thread has many in flight.
 //!
 //! Elements that are absent (past the end of a row) take part as a neutral term, which does not change a bit: chains
 //! of sums start from +0 and can never become -0, so s + (+0) and fma(+0, +0, s) are s; p * 1 is p; and the largest of
@@ -33,7 +36,11 @@ pub(in crate::device) const HELD: u32 = 256;
 /// The longest row of which a lane holds four elements.
 pub(in crate::device) const SHORT: u32 = 64;
 
-/// Elements that a thread loads before it uses the first.
+/// The longest row that half a warp works on.
+pub(in crate::device) const BATCHED: u32 = 1024;
+
+/// Elements that a thread loads before it uses the first: a lane of a half warp's row, a thread of a block's.
+const LANE_BATCH: usize = 16;
 const BATCH: usize = 8;
 
 /// Elements of all tiles together.
@@ -45,13 +52,20 @@ pub(in crate::device) const SHARED: u32 = TILES + 1;
 /// The row of this thread where rows have `cols` elements; it may lie past the last.
 #[inline(always)]
 pub(in crate::device) fn index(cols: u32) -> u32 {
-    if cols <= HELD { block_idx().x * ROWS + thread_idx().x / WIDTH } else { block_idx().x }
+    if cols <= BATCHED { block_idx().x * ROWS + thread_idx().x / WIDTH } else { block_idx().x }
+}
+
+/// The same, or row 0 in place of one past the last: an index that can be read without a branch.
+#[inline(always)]
+pub(in crate::device) fn existing(rows: u32, cols: u32) -> u32 {
+    let row = index(cols);
+    if within(row, rows) { row } else { 0 }
 }
 
 /// Blocks for `rows` rows of `cols` elements.
 #[cfg(not(target_arch = "nvptx64"))]
 pub(in crate::device) fn blocks(rows: u64, cols: u64) -> u64 {
-    if cols <= u64::from(HELD) { rows.div_ceil(u64::from(ROWS)) } else { rows }
+    if cols <= u64::from(BATCHED) { rows.div_ceil(u64::from(ROWS)) } else { rows }
 }
 
 /// Runs `f(0)` to `f(K - 1)`, K at most 16, as straight code: arrays indexed by its argument stay in registers however
@@ -229,6 +243,95 @@ impl<const N: usize, const K: usize> Row<N> for Held<N, K> {
     }
 }
 
+/// A row that half a warp works on, loaded anew wherever it is used; the cache holds it.
+pub(in crate::device) struct Batched<const N: usize, F> {
+    lane: u32,
+    exists: bool,
+    len: u32,
+    load: F,
+}
+
+impl<const N: usize, F: Fn(u32) -> [f32; N]> Batched<N, F> {
+    /// This half warp's row of `cols` elements, if it has one.
+    #[inline(always)]
+    pub(in crate::device) fn new(exists: bool, cols: u32, load: F) -> Batched<N, F> {
+        Batched { lane: thread_idx().x % WIDTH, exists, len: if exists { cols } else { 0 }, load }
+    }
+
+    /// `ready(values)` of each batch of `value(position, numbers)`, `absent` past the end.
+    #[inline(always)]
+    fn batches<T: Copy>(
+        &self,
+        absent: T,
+        value: impl Fn(u32, [f32; N]) -> T,
+        mut ready: impl FnMut(u32, [T; LANE_BATCH]),
+    ) {
+        for first in strided(self.lane, self.len, WIDTH * LANE_BATCH as u32) {
+            let mut values = [absent; LANE_BATCH];
+            unrolled::<LANE_BATCH>(|i| {
+                let j = first + WIDTH * i as u32;
+                if within(j, self.len) {
+                    values[i] = value(j, (self.load)(j));
+                }
+            });
+            ready(first, values);
+        }
+    }
+}
+
+impl<const N: usize, F: Fn(u32) -> [f32; N]> Row<N> for Batched<N, F> {
+    #[inline(always)]
+    fn map<const M: usize>(self, f: impl Fn(u32, [f32; N]) -> [f32; M]) -> impl Row<M> {
+        let Batched { lane, exists, len, load } = self;
+        Batched { lane, exists, len, load: move |j| f(j, load(j)) }
+    }
+
+    #[inline(always)]
+    fn chains<const P: usize>(
+        &self,
+        start: f32,
+        neutral: [f32; P],
+        terms: impl Fn([f32; N]) -> [f32; P],
+        step: impl Fn(f32, [f32; P]) -> f32,
+        fold: impl Fn(f32) -> f32,
+    ) -> f32 {
+        let mut s = start;
+        let add = |_, batch: [[f32; P]; LANE_BATCH]| unrolled::<LANE_BATCH>(|i| s = step(s, batch[i]));
+        self.batches(neutral, |_, values| terms(values), add);
+        fold(s)
+    }
+
+    #[inline(always)]
+    fn extremum(
+        &self,
+        start: f32,
+        value: impl Fn([f32; N]) -> f32,
+        join: impl Fn(f32, f32) -> f32,
+        fold: impl Fn(f32) -> f32,
+    ) -> f32 {
+        self.chains(start, [start], |v| [value(v)], |m, [v]| join(m, v), fold)
+    }
+
+    #[inline(always)]
+    fn store(&self, value: impl Fn(u32, [f32; N]) -> f32, put: impl Fn(u32, f32)) {
+        self.batches(0.0, value, |first, results| {
+            unrolled::<LANE_BATCH>(|i| {
+                let j = first + WIDTH * i as u32;
+                if within(j, self.len) {
+                    put(j, results[i]);
+                }
+            });
+        });
+    }
+
+    #[inline(always)]
+    fn once(&self, f: impl FnOnce()) {
+        if self.exists && self.lane == 0 {
+            f();
+        }
+    }
+}
+
 /// A row that a block works on, loaded anew wherever it is used; its cache holds it.
 pub(in crate::device) struct Streamed<const N: usize, F> {
     len: u32,
@@ -376,16 +479,20 @@ impl<const N: usize, F: Fn(u32) -> [f32; N]> Row<N> for Streamed<N, F> {
 /// element `j`, and the row of loaded elements is bound to the last name. In a half warp past the last row the row has
 /// no elements and [`Row::once`] does not run.
 ///
-/// The launch has [`THREADS`] threads to a block and `blocks` blocks.
+/// The launch has [`THREADS`] threads to a block and `blocks` blocks. No branch comes before it: only of a tile that is
+/// declared in a function's first basic block does the compiler know everywhere that it is shared memory.
 macro_rules! with_row {
     ($rows:expr, $cols:expr, |$row:ident, $j:ident| $load:expr, |$values:ident| $body:block) => {{
         // The tile is declared by inline assembly.
         #[allow(unsafe_code)]
         let shared = $crate::shared!(f32; row::SHARED);
         let $row = row::index($cols);
-        if $cols <= row::HELD {
+        if $cols <= row::BATCHED {
             let exists = within($row, $rows);
-            if $cols <= row::SHORT {
+            if $cols > row::HELD {
+                let $values = row::Batched::new(exists, $cols, |$j| $load);
+                $body
+            } else if $cols <= row::SHORT {
                 let $values = row::Held::<_, { (row::SHORT / row::WIDTH) as usize }>::load(exists, $cols, |$j| $load);
                 $body
             } else {
@@ -405,10 +512,9 @@ pub(in crate::device) use with_row;
 pub(in crate::device) mod cases {
     use crate::case::noise;
 
-    /// (rows, columns): both ways of holding a row and the streamed one, at their limits; several blocks; a row of more
-    /// than two tiles.
-    pub(in crate::device) const SHAPES: [(usize, usize); 8] =
-        [(1, 1), (3, 17), (40, 5), (5, 64), (17, 65), (2, 256), (2, 257), (1, 4133)];
+    /// (rows, columns): every way of working on a row, at its limits; several blocks; a row of more than two tiles.
+    pub(in crate::device) const SHAPES: [(usize, usize); 9] =
+        [(1, 1), (3, 17), (40, 5), (5, 64), (17, 65), (2, 256), (18, 257), (2, 1025), (1, 4133)];
 
     /// The results of `f` for each row, in order.
     pub(in crate::device) fn by_row(x: &[f32], rows: usize, cols: usize, f: impl Fn(&[f32]) -> Vec<f32>) -> Vec<f32> {

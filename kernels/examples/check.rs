@@ -1,0 +1,36 @@
+//! Checks every kernel under many schedules and states the mutation score:
+//! `cargo run --release -p selfsame-kernels --example check -- [seeds] [part of a kernel's name]`.
+
+use selfsame_kernels::device;
+use selfsame_kernels::host::mutation::score;
+use selfsame_kernels::host::{EQUIVALENT, check};
+use selfsame_kernels::kernel::KernelSpec;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let seeds = args.next().and_then(|seeds| seeds.parse().ok()).unwrap_or(8);
+    let part = args.next().unwrap_or_default();
+    let kernels: Vec<&KernelSpec> = device::kernels().filter(|kernel| kernel.name.contains(&part)).collect();
+    let report = check(&kernels, seeds, &mut |report| {
+        let state = if report.is_clean() { "clean" } else { "NOT CLEAN" };
+        println!("{}: {state}, {} runs, {:.2} s", report.kernel, report.runs, report.elapsed.as_secs_f64());
+    });
+    println!("{report}");
+    let mut before = 0;
+    let score = score(&kernels, EQUIVALENT, &mut |kernel, score| {
+        let killed = score.killed_by_checker + score.killed_by_value;
+        println!("{}: {} mutations killed", kernel.name, killed - before);
+        before = killed;
+    });
+    match score {
+        Ok(score) => {
+            println!("{score}");
+            if report.is_clean() && score.survived.is_empty() && score.stale.is_empty() {
+                return ExitCode::SUCCESS;
+            }
+        }
+        Err(error) => println!("no mutation score: {error}"),
+    }
+    ExitCode::FAILURE
+}
