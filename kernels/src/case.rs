@@ -2,7 +2,7 @@
 //! interpreter's tests run.
 
 use crate::kernel::KernelSpec;
-use crate::launch::{ArgValue, Buffer, LaunchError, Launcher, submit};
+use crate::launch::{Address, ArgValue, Buffer, LaunchError, Launcher, submit};
 use crate::philox::{Key, Purpose};
 use crate::simt::{Element, ElementType};
 use std::fmt;
@@ -118,6 +118,15 @@ impl CaseData {
 }
 
 impl Case {
+    /// The arguments of a launch, for launch rules, lengths and costs: memory has its length and no address.
+    pub fn arguments(&self) -> Vec<ArgValue> {
+        let argument = |data: &CaseData| match data {
+            CaseData::Scalar { bits, element } => ArgValue::Scalar { bits: *bits, element: *element },
+            CaseData::Memory { .. } => ArgValue::Memory { address: Address(0), len: data.len() as u64 },
+        };
+        self.data.iter().map(argument).collect()
+    }
+
     /// Runs the case on a device and compares every output. The device's memory is as before afterwards.
     ///
     /// # Errors

@@ -90,7 +90,10 @@ pub fn f16_bits_of_f64(x: f64) -> u16 {
 
 /// The same numbers in the types of the `half` crate.
 macro_rules! half_types {
-    ($($type:ident: $of_f32:ident $of_f32_bits:ident, $of_f64:ident $of_f64_bits:ident, $to_f32:ident $to_f32_bits:ident;)+) => {$(
+    ($(
+        $type:ident: $of_f32:ident $of_f32_bits:ident, $of_f64:ident $of_f64_bits:ident,
+            $to_f32:ident $to_f32_bits:ident;
+    )+) => {$(
         #[doc = concat!("The nearest ", stringify!($type), ".")]
         #[cfg(not(target_arch = "nvptx64"))]
         #[inline(always)]

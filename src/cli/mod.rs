@@ -21,6 +21,7 @@ mod doctor;
 mod eval;
 mod gradcheck;
 mod interrupt;
+mod kernels;
 mod loss;
 mod methods;
 mod output;
@@ -33,6 +34,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use selfsame_autograd::OpSpec;
 use selfsame_engine::{Error, ErrorKind, Result};
+use selfsame_kernels::kernel::KernelSpec;
 use selfsame_losses::LossSpec;
 use selfsame_methods::MethodSpec;
 
@@ -47,6 +49,8 @@ pub struct Registry {
     pub losses: &'static [&'static LossSpec],
     /// For `gradcheck`.
     pub ops: &'static [&'static OpSpec],
+    /// For `kernels`: families, each with its kernels.
+    pub kernels: &'static [(&'static str, &'static [&'static KernelSpec])],
 }
 
 impl Registry {
@@ -56,6 +60,7 @@ impl Registry {
             methods: selfsame_methods::METHODS,
             losses: selfsame_losses::LOSSES,
             ops: selfsame_autograd::ops::OPS,
+            kernels: selfsame_kernels::device::FAMILIES,
         }
     }
 }
@@ -89,6 +94,9 @@ enum Command {
     Compare(compare::Args),
     /// Timings on this machine
     Bench(bench::Args),
+    /// The GPU kernels: list, check, time, cost
+    #[command(subcommand)]
+    Kernels(kernels::Action),
     /// What works on this machine
     Doctor(doctor::Args),
     /// Look at or pack a data set
@@ -138,6 +146,7 @@ fn run(command: Command, registry: &Registry, out: &mut Output) -> Result<Outcom
         Command::Gradcheck(args) => gradcheck::run(&args, registry, out),
         Command::Compare(args) => compare::run(&args, out),
         Command::Bench(args) => bench::run(&args, registry, out),
+        Command::Kernels(action) => kernels::run(&action, registry, out),
         Command::Doctor(args) => doctor::run(&args, registry, out),
         Command::Data(action) => data::run(&action, out),
     }

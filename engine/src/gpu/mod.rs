@@ -136,8 +136,11 @@ impl fmt::Debug for GpuDevice {
 }
 
 /// The result of a launcher, with its error as one of the engine.
+///
+/// # Errors
+/// `OutOfMemory` or `Device`, as the launcher said.
 #[track_caller]
-pub(crate) fn submitted<T>(result: std::result::Result<T, LaunchError>) -> Result<T> {
+pub fn submitted<T>(result: std::result::Result<T, LaunchError>) -> Result<T> {
     result.map_err(failure)
 }
 

@@ -108,26 +108,37 @@ impl Device {
         rustc
     }
 
-    /// Compiles the crate in the folder `kernels` with `extra` flags and gives what `--emit=KIND` wrote, and the files
-    /// that the compiler read, below `kernels`.
-    pub(crate) fn compile(&self, kernels: &Path, emit: &str, extra: &[&str]) -> Result<(String, Vec<String>)> {
-        let output = self.libraries.join(format!("kernels.{}", std::process::id()));
-        let listing = output.with_extension("d");
+    /// Compiles the crate in the folder `kernels` with `extra` flags. Gives what each kind of `--emit` wrote, and the
+    /// files that the compiler read, below `kernels`.
+    pub(crate) fn compile<const N: usize>(
+        &self,
+        kernels: &Path,
+        emit: [&str; N],
+        extra: &[&str],
+    ) -> Result<([String; N], Vec<String>)> {
+        let output = |kind: &str| self.libraries.join(format!("kernels.{}.{kind}", std::process::id()));
         let mut rustc = self.rustc();
         rustc
             .current_dir(kernels)
             .args(["--crate-name=selfsame_kernels", "--crate-type=rlib", "src/lib.rs", "-Awarnings"])
             .args(extra)
             .arg("-L")
-            .arg(&self.libraries)
-            .arg(format!("--emit={emit}={},dep-info={}", output.display(), listing.display()));
+            .arg(&self.libraries);
+        for kind in emit.into_iter().chain(["dep-info"]) {
+            rustc.arg(format!("--emit={kind}={}", output(kind).display()));
+        }
         run(&mut rustc, "")?;
-        let take = |path: &Path| {
-            let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, &e))?;
-            std::fs::remove_file(path).map_err(|e| Error::io(path, &e))?;
+        let take = |kind: &str| {
+            let path = output(kind);
+            let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
+            std::fs::remove_file(&path).map_err(|e| Error::io(&path, &e))?;
             Ok(text)
         };
-        Ok((take(&output)?, files_read(&take(&listing)?)))
+        let mut texts = [const { String::new() }; N];
+        for (text, kind) in texts.iter_mut().zip(emit) {
+            *text = take(kind)?;
+        }
+        Ok((texts, files_read(&take("dep-info")?)))
     }
 
     /// The PTX of the crate in the folder `kernels`, header included.
@@ -135,7 +146,7 @@ impl Device {
     /// # Errors
     /// When the kernels do not compile for the device, or what came out is not a set of self-contained kernels.
     pub fn build(&self, kernels: &Path) -> Result<String> {
-        let (assembly, files) = self.compile(kernels, "asm", &[])?;
+        let ([assembly], files) = self.compile(kernels, ["asm"], &[])?;
         let sources = files
             .into_iter()
             .map(|file| {

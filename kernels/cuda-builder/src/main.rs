@@ -206,7 +206,25 @@ fn run_ptxas(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn run_sites(_: &Options) -> Result<()> {
+fn run_sites(options: &Options) -> Result<()> {
+    let (path, ptx) = options.ptx()?;
+    let recorded = Header::parse(&ptx).map(|header| header.compiler);
+    let device = options.device(recorded.as_deref())?;
+    let kernels = sites::compare(&device, &options.kernels, &ptx)?;
+    let (mut written, mut found) = (0, 0);
+    for kernel in &kernels {
+        written += kernel.sites;
+        found += kernel.instructions;
+        for (site, copies) in &kernel.copied {
+            println!("{}: {copies} copies of {site}", kernel.name);
+        }
+    }
+    println!(
+        "{}: {} kernels have {written} convergent operations in their sources, which became {found} instructions; none \
+         was lost",
+        path.display(),
+        kernels.len()
+    );
     Ok(())
 }
 

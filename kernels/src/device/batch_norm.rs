@@ -1,9 +1,9 @@
 //! Batch normalisation: statistics per leaf and up the tree, the affine pass, and both backward passes.
 //!
-//! Statistics and backward sums go over the rows of a leaf as in [`super::samples`], with moments in place of sums:
+//! Statistics and backward sums go over the rows of a leaf as in `samples`, with moments in place of sums:
 //! each chunk's mean is one chain, its M2 a second one over the same rows, which the cache may still hold; chunks and
 //! leaves merge by the formula of Chan, Golub and LeVeque, whose counts are exact in f64. The passes over elements
-//! give a thread one channel, whose parameters it reads once, and [`ROWS_EACH`] rows, all loaded before the first is
+//! give a thread one channel, whose parameters it reads once, and `ROWS_EACH` rows, all loaded before the first is
 //! written. An absent gamma is 1, an absent beta +0; arguments that are absent are not read.
 
 use super::reduce::row::unrolled;
@@ -64,7 +64,9 @@ fn my_rows(rows: u32, channels: u32, channel: u32, mut f: impl FnMut(usize, u32)
 /// dy where it counts: where y > 0, if there is a fused relu whose result y is.
 #[inline(always)]
 fn masked_grad(dy: In<f32>, y: In<f32>, masked: u32, i: u32) -> f32 {
-    if masked == 0 || y.get(i) > 0.0 { dy.get(i) } else { 0.0 }
+    // The load of dy does not wait for y.
+    let dy = dy.get(i);
+    if masked == 0 || y.get(i) > 0.0 { dy } else { 0.0 }
 }
 
 kernel! {
@@ -169,7 +171,8 @@ kernel! {
         }
     }
 
-    /// y = fma(x - mean, gamma rstd, beta) of x `[rows, channels]`, then + residual, then relu, the last two if asked for.
+    /// y = fma(x - mean, gamma rstd, beta) of x `[rows, channels]`, then + residual, then relu, the last two where asked
+    /// for.
     batch_norm_apply(
         x: In<f32>[rows * channels],
         mean: In<f32>[channels],

@@ -62,7 +62,7 @@ kernel! {
     kmeans_assign(x: In<f32>[n * d], centroids: In<f32>[k * d], bias: In<f32>[k], nearest: Out<i64>[n],
         value: Out<f32>[n], n: u32, k: u32, d: u32)
     grid [n.div_ceil(TILE as u64)] block [THREADS]
-    cost { flop: 2 * n * k * d, reread: 4 * d * (k.div_ceil(TILE as u64) - 1) * n + 4 * d * k * n.div_ceil(TILE as u64) }
+    cost { flop: 2 * n * k * d, reread: 4 * d * k.div_ceil(TILE as u64).saturating_sub(1) * n + 4 * d * k * n.div_ceil(TILE as u64) }
     cases kmeans_assign_cases
     {
         let row_tile = shared!(f32; DEPTH * PITCH);
@@ -134,7 +134,7 @@ kernel! {
     kmeans_sums(x: In<f32>[n * d], nearest: In<i64>[n], sums: Out<f32>[k * d], counts: Out<u32>[k], n: u32, k: u32,
         d: u32)
     grid [k * d.div_ceil(COLUMNS as u64)] block [COLUMNS]
-    cost { flop: n * d, reread: 8 * n * (k * d.div_ceil(COLUMNS as u64) * (COLUMNS / WARP) as u64 - 1) }
+    cost { flop: n * d, reread: 8 * n * (k * d.div_ceil(COLUMNS as u64) * (COLUMNS / WARP) as u64).saturating_sub(1) }
     cases kmeans_sums_cases
     {
         let groups = d.div_ceil(COLUMNS);

@@ -181,15 +181,15 @@ fn forward<const M: usize, const N: usize>(conv: Conv, x: In<f32>, weight: In<f3
         },
         |positions, at| {
             let mut right = [0.0; 4];
-            for i in 0..N / 2 {
+            for (i, right) in right.iter_mut().enumerate().take(N / 2) {
                 let position = positions.last(at + weight_share.k + i as u32 * weight_share.k_step);
-                right[i] = weight.get(position * conv.c_out + weights);
+                *right = weight.get(position * conv.c_out + weights);
             }
             let (left, real) = gather::<M>(x, conv.input, &lines, positions.place(at + x_share.k));
             Stage { left, right, real }
         },
     );
-    let aligned = conv.c_out % 4 == 0 && c_out % 4 == 0;
+    let aligned = conv.c_out.is_multiple_of(4) && c_out.is_multiple_of(4);
     let place = |row| row * conv.c_out + group * c_out;
     Tiles::<M, N>::write(values, y, [row, pixels], [column, c_out], aligned, place);
 }
@@ -301,7 +301,7 @@ fn input_grad<const M: usize, const N: usize>(conv: Conv, dy: In<f32>, weight: I
             Stage { left, right, real }
         },
     );
-    let aligned = conv.c % 4 == 0 && c % 4 == 0;
+    let aligned = conv.c.is_multiple_of(4) && c.is_multiple_of(4);
     let place = |row| {
         let [image, y, x] = pixel(size, row);
         let [y, x] = [y * conv.stride[0] + phase_y, x * conv.stride[1] + phase_x];

@@ -61,13 +61,13 @@ fn weight_grad<const M: usize, const N: usize>(conv: Conv, x: In<f32>, dy: In<f3
         },
         |positions, at| {
             let (mut left, mut right, mut real) = ([0.0; 4], [0.0; 4], [u32::MAX; 4]);
-            for i in 0..M / 2 {
+            for (i, left) in left.iter_mut().enumerate().take(M / 2) {
                 let position = positions.place(at + x_share.k + i as u32 * x_share.k_step);
-                left[i] = own_line.element(&position, x, conv.input);
+                *left = own_line.element(&position, x, conv.input);
             }
-            for i in 0..N / 2 {
+            for (i, right) in right.iter_mut().enumerate().take(N / 2) {
                 let position = positions.last(at + dy_share.k + i as u32 * dy_share.k_step);
-                right[i] = dy.get(outputs + position * conv.c_out);
+                *right = dy.get(outputs + position * conv.c_out);
             }
             if padded {
                 let position = positions.place(at + mask_share.k);
@@ -78,7 +78,7 @@ fn weight_grad<const M: usize, const N: usize>(conv: Conv, x: In<f32>, dy: In<f3
             Stage { left, right, real }
         },
     );
-    let aligned = conv.c_out % 4 == 0 && c_out % 4 == 0;
+    let aligned = conv.c_out.is_multiple_of(4) && c_out.is_multiple_of(4);
     let place = |row| (leaf * rows + row) * conv.c_out + group * c_out;
     Tiles::<M, N>::write(values, dw, [row, rows], [column, c_out], aligned, place);
 }

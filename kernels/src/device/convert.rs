@@ -1,7 +1,7 @@
 //! Conversions between element types.
 //!
-//! `cast_<from>_<to>`. bf16 and f16 are their 16 bits; truth values (`bool`) are bytes 0 and 1, and convert to numbers as
-//! u8 does.
+//! `cast_<from>_<to>`. bf16 and f16 are their 16 bits; truth values (`bool`) are bytes 0 and 1, and convert to numbers
+//! as u8 does.
 
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::case::{Case, exactly};

@@ -193,8 +193,8 @@ kernel! {
         each::<EACH, _>(n, i64::from, |i, value| y.set(i, value));
     }
 
-    /// Looks for indices outside 0..length: the flag, 0 at first, becomes u32::MAX - i for the first such element i, and
-    /// stays 0 when there is none.
+    /// Looks for indices outside 0..length: the flag, 0 at first, becomes u32::MAX - i for the first such element i,
+    /// and stays 0 when there is none.
     check_index(index: In<i64>[n], flag: InOut<u32>[1], length: u32, n: u32)
     grid [n.div_ceil(THREADS as u64)] block [THREADS]
     cost {}
@@ -276,9 +276,9 @@ mod cases {
         shapes(|s| {
             let (base, src) = (noise(s.outer * s.n * s.inner, 1), noise(s.outer * s.k * s.inner, 2));
             let (index, mut after) = (s.index(src.len()), base.clone());
-            for at in 0..src.len() {
+            for (at, (&to, src)) in index.iter().zip(&src).enumerate() {
                 let (o, i) = (at / (s.k * s.inner), at % s.inner);
-                after[(o * s.n + index[at] as usize) * s.inner + i] += src[at];
+                after[(o * s.n + to as usize) * s.inner + i] += src;
             }
             let [outer, n, inner, k] = s.extents();
             scatter_add::TestCase { base: change(base, exactly(after)), index, src, outer, n, inner, k }.named(s.name())
@@ -289,9 +289,9 @@ mod cases {
         shapes(|s| {
             let (base, src) = (noise(s.outer * s.n * s.inner, 3), noise(s.outer * s.k * s.inner, 4));
             let (index, mut after) = (s.index(s.k), base.clone());
-            for at in 0..src.len() {
+            for (at, src) in src.iter().enumerate() {
                 let (o, j, i) = (at / (s.k * s.inner), at / s.inner % s.k, at % s.inner);
-                after[(o * s.n + index[j] as usize) * s.inner + i] += src[at];
+                after[(o * s.n + index[j] as usize) * s.inner + i] += src;
             }
             let [outer, n, inner, k] = s.extents();
             index_add::TestCase { base: change(base, exactly(after)), index, src, outer, n, inner, k }.named(s.name())

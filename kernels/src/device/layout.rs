@@ -24,8 +24,8 @@ struct View {
 impl View {
     /// The position of element `i`, counted in row-major order.
     ///
-    /// Computed modulo 2^32: partial sums may be negative, the result is a position. Divisions take most of the time, and
-    /// most views have no more than three axes, which by convention are the last.
+    /// Computed modulo 2^32: partial sums may be negative, the result is a position. Divisions take most of the time,
+    /// and most views have no more than three axes, which by convention are the last.
     #[inline(always)]
     fn position(self, i: u32) -> u32 {
         let step = |axis: usize, at: u32| at.wrapping_mul(self.strides[axis] as u32);

@@ -41,9 +41,9 @@ impl Operand {
     #[inline(always)]
     fn starts<const T: usize>(&self, share: &Share, first: u32) -> [u32; 4] {
         let mut starts = [0; 4];
-        for i in 0..T / 2 {
+        for (i, start) in starts.iter_mut().enumerate().take(T / 2) {
             let line = first + share.line + i as u32 * share.line_step;
-            starts[i] = self.start + line.min(self.lines - 1) * self.line_stride;
+            *start = self.start + line.min(self.lines - 1) * self.line_stride;
         }
         starts
     }
@@ -81,7 +81,7 @@ fn product<const M: usize, const N: usize>([a, b]: [Operand; 2], k: u32, tile: u
         });
     }
     let place = |row: u32| start + row * b.lines;
-    let aligned = b.lines % 4 == 0;
+    let aligned = b.lines.is_multiple_of(4);
     Tiles::<M, N>::write(sums.finish(totals), c, [row, a.lines], [column, b.lines], aligned, place);
 }
 

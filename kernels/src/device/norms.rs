@@ -2,7 +2,7 @@
 //!
 //! A row of layer norm is a row of memory. A row of group norm is a group of channels of an image, x being
 //! `[images, pixels, groups, width]`: its elements are pixels, then channels of the group. Both do the same to a row.
-//! An absent gamma is 1, an absent beta +0; their argument is then not read. Rows go by [`with_row!`].
+//! An absent gamma is 1, an absent beta +0; their argument is then not read. Rows go by `with_row!`.
 
 use super::reduce::row::{self, Row, THREADS, with_row};
 use crate::kernel;

@@ -1,10 +1,10 @@
 //! Reductions: rows, columns, and norms of whole arrays.
 //!
 //! All are in lane order: element j of what is reduced goes to lane j mod 16, each lane is a chain, and lanes fold in
-//! four halvings. Rows (reduced elements side by side in memory) go by [`row`]. Columns (reduced elements a stride apart) keep that
-//! order without a copy, consecutive threads on consecutive columns:
+//! four halvings. Rows (reduced elements side by side in memory) go by `row`. Columns (reduced elements a stride apart)
+//! keep that order without a copy, consecutive threads on consecutive columns:
 //!
-//! - up to [`SHALLOW`] elements: a thread per column, all 16 lanes in its registers;
+//! - up to `SHALLOW` elements: a thread per column, all 16 lanes in its registers;
 //! - more: 32 columns by 8 threads each; a thread has lanes y and y + 8, whose join is the first fold; 4, 2 and 1
 //!   fold through shared memory.
 
@@ -92,10 +92,10 @@ fn reduce_column(
         }
     } else {
         let mut lanes = [start; 2];
-        for base in strided(ty, len, 4 * WIDTH) {
-            let mut values = [start; 8];
-            unrolled::<8>(|i| values[i] = load(base + THREADS_PER_COLUMN * i as u32));
-            unrolled::<8>(|i| lanes[i % 2] = join(lanes[i % 2], values[i]));
+        for base in strided(ty, len, 8 * WIDTH) {
+            let mut values = [start; 16];
+            unrolled::<16>(|i| values[i] = load(base + THREADS_PER_COLUMN * i as u32));
+            unrolled::<16>(|i| lanes[i % 2] = join(lanes[i % 2], values[i]));
         }
         let mut value = join(lanes[0], lanes[1]);
         let mut half = THREADS_PER_COLUMN / 2;
@@ -115,7 +115,10 @@ fn reduce_column(
 }
 
 macro_rules! column_reductions {
-    ($($(#[doc = $doc:literal])+ $name:ident $cases:ident: $start:expr, $join:expr, |$sum:ident, $n:ident| $end:expr;)+) => {
+    (
+        $($(#[doc = $doc:literal])+
+        $name:ident $cases:ident: $start:expr, $join:expr, |$sum:ident, $n:ident| $end:expr;)+
+    ) => {
         kernel! {$(
             $(#[doc = $doc])+
             $name(
@@ -170,7 +173,8 @@ fn chunk_dot(n: u32, factors: impl Fn(u32) -> [f32; 2], put: impl FnOnce(u32, f3
     };
     let mut sum = 0.0;
     for base in strided(thread_idx().x % WIDTH, len, 16 * WIDTH) {
-        let mut ready = [[0.0; 2]; 16];
+        // fma(-0, +0, s) is s, for s = -0 too.
+        let mut ready = [[-0.0, 0.0]; 16];
         unrolled::<16>(|i| {
             let j = base + WIDTH * i as u32;
             if within(j, len) {
@@ -324,12 +328,15 @@ mod cases {
     }
 
     pub(super) fn dot_chunks_cases() -> Vec<Case> {
-        let case = |n| {
-            let (a, b) = (noise(n, 8), noise(n, 9));
+        let case = |(n, scale): (usize, f32)| {
+            // Small factors of opposite signs have products that underflow to -0, of which the sum is -0.
+            let factors =
+                |seed, sign: f32| noise(n, seed).iter().map(|x| if scale < 1.0 { sign * scale } else { *x }).collect();
+            let (a, b): (Vec<f32>, Vec<f32>) = (factors(8, 1.0), factors(9, -1.0));
             let sums = a.chunks(NORM_CHUNK).zip(b.chunks(NORM_CHUNK)).map(|(a, b)| lane_dot(a, b));
             let sums = exactly(sums.collect());
-            dot_chunks::TestCase { a, b, sums, n: n as u32 }.named(format!("{n}"))
+            dot_chunks::TestCase { a, b, sums, n: n as u32 }.named(format!("{n}, scale {scale}"))
         };
-        [1, 100, 4096 + 17].map(case).into()
+        [(1, 1.0), (100, 1.0), (100, 1e-30), (4096 + 17, 1.0)].map(case).into()
     }
 }

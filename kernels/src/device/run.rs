@@ -17,9 +17,9 @@ pub(super) const RUN: u64 = THREADS as u64 * EACH as u64;
 /// Runs `store(i, load(i))` for this thread's elements below `n`: `COUNT` of them, which is 1 or [`EACH`], [`THREADS`]
 /// apart, so that each access of a warp is one stretch of memory, aligned or not.
 ///
-/// With [`EACH`] elements, in all blocks but the last, every load comes before the first store, without a branch between
-/// them: the loads overlap, which the compiler cannot arrange by itself, as it does not know that memory read and
-/// written differ.
+/// With [`EACH`] elements, in all blocks but the last, every load comes before the first store, without a branch
+/// between them: the loads overlap, which the compiler cannot arrange by itself, as it does not know that memory read
+/// and written differ.
 #[inline(always)]
 pub(super) fn each<const COUNT: usize, V>(n: u32, load: impl Fn(u32) -> V, store: impl Fn(u32, V)) {
     const { assert!(COUNT == 1 || COUNT == EACH) };

@@ -4,7 +4,7 @@
 //! results are joined in order. Chains are sequential by definition; what runs side by side is channels, leaves and
 //! the chains of a leaf. A block works on one leaf and a tile of channels: thread x is a channel (consecutive
 //! channels, consecutive addresses), thread y a chain; the block has as many chains as the leaf has, up to 32, and
-//! fewer channels the more chains it has. A thread loads [`BATCH`] rows before it adds the first. Thread y = 0 joins
+//! fewer channels the more chains it has. A thread loads `BATCH` rows before it adds the first. Thread y = 0 joins
 //! the results of up to 32 chains in order, out of shared memory, before the next 32.
 //!
 //! The tree splits after the largest power of two below the number of leaves. The same sums come out of joining
@@ -29,7 +29,7 @@ pub(super) static KERNELS: &[&kernel::KernelSpec] = &[&rows_sum_leaves::SPEC, &r
 pub(super) const THREADS: u32 = 256;
 
 /// Rows that a thread loads before it uses the first.
-const BATCH: usize = 8;
+const BATCH: usize = 16;
 
 /// Leaves that a launch folds to one.
 pub const FOLD: u32 = 256;
@@ -137,8 +137,8 @@ impl LeafChannel {
     }
 }
 
-/// The chains `sums = step(sums, terms(row))` from +0 over rows `start..end`. Zeros stand for terms past the end: they
-/// do not change sums from +0.
+/// The chains `sums = step(sums, terms(row))` from +0 over rows `start..end`. Terms past the end are -0 and, after the
+/// first, +0: s + (-0) and fma(-0, +0, s) are s, for s = -0 too.
 #[inline(always)]
 pub(super) fn chain<const P: usize, const A: usize>(
     start: u32,
@@ -149,6 +149,7 @@ pub(super) fn chain<const P: usize, const A: usize>(
     let mut sums = [0.0; A];
     for first in strided(start, end, BATCH as u32) {
         let mut ready = [[0.0; P]; BATCH];
+        unrolled::<BATCH>(|i| ready[i][0] = -0.0);
         unrolled::<BATCH>(|i| {
             if within(first + i as u32, end) {
                 ready[i] = terms(first + i as u32);
@@ -337,15 +338,17 @@ pub(super) mod cases {
     }
 
     pub(super) fn rows_dot_leaves_cases() -> Vec<Case> {
-        let case = |shape: [usize; 3]| {
+        let case = |(shape, [a, b]): ([usize; 3], [Vec<f32>; 2])| {
             let [images, rows_per_image, c] = shape;
-            let [a, b] = [2, 3].map(|seed| noise(shape.iter().product(), seed));
             let leaf = |leaf: (Samples, usize)| reference::rows_dot(leaf.0, c, rows(leaf, c, &a), rows(leaf, c, &b));
             let sums = exactly(leaves_of(images, rows_per_image).flat_map(leaf).collect());
             let [images, rows_per_image, channels] = shape.map(|n| n as u32);
             rows_dot_leaves::TestCase { a, b, sums, images, rows_per_image, channels }.named(format!("{shape:?}"))
         };
-        SHAPES.map(case).into()
+        let noisy = SHAPES.map(|shape| (shape, [2, 3].map(|seed| noise(shape.iter().product(), seed))));
+        // Products that underflow to -0: their sum is -0.
+        let tiny = ([3, 5, 2], [vec![1e-30; 30], vec![-1e-30; 30]]);
+        noisy.into_iter().chain([tiny]).map(case).collect()
     }
 
     /// (leaves, width) of folds: one leaf, a thread's and a block's limits, an odd one at several levels, two blocks.
@@ -366,5 +369,24 @@ pub(super) mod cases {
                 .named(format!("{leaves} x {width}"))
         };
         FOLDS.map(case).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FOLD;
+    use crate::tree::fold_tree;
+
+    fn tree(nodes: &[String]) -> String {
+        fold_tree(nodes.len(), &mut |i| nodes[i].clone(), &mut |a, b| format!("({a} {b})")).expect("some leaves")
+    }
+
+    #[test]
+    fn folds_of_folds_are_the_tree() {
+        for leaves in [1, 2, 255, 256, 257, 511, 512, 513, 700, 1024, 1300] {
+            let nodes: Vec<String> = (0..leaves).map(|i| i.to_string()).collect();
+            let folds: Vec<String> = nodes.chunks(FOLD as usize).map(tree).collect();
+            assert_eq!(tree(&folds), tree(&nodes), "{leaves} leaves");
+        }
     }
 }

@@ -82,7 +82,7 @@ kernel! {
     sinkhorn_col_lse(scores: In<f32>[n * k], row_potential: In<f32>[n], max: Out<f32>[n.div_ceil(ROWS as u64) * k],
         sum: Out<f32>[n.div_ceil(ROWS as u64) * k], n: u32, k: u32, scale: f32)
     grid [n.div_ceil(ROWS as u64) * k.div_ceil(COLUMNS as u64)] block [COLUMNS, LANES]
-    cost { flop: 7 * n * k, special: n * k, reread: 4 * n * k + 4 * n * (2 * k.div_ceil(COLUMNS as u64) - 1) }
+    cost { flop: 7 * n * k, special: n * k, reread: 4 * n * k + 4 * n * (2 * k.div_ceil(COLUMNS as u64)).saturating_sub(1) }
     cases sinkhorn_col_lse_cases
     {
         let max_tile = shared!(f32; LANES as u32 * COLUMNS);
@@ -182,7 +182,7 @@ kernel! {
     sinkhorn_col_sum(q: In<f32>[n * k], row_scale: In<f32>[n], sum: Out<f32>[n.div_ceil(ROWS as u64) * k], n: u32,
         k: u32)
     grid [n.div_ceil(ROWS as u64) * k.div_ceil(COLUMNS as u64)] block [COLUMNS, LANES]
-    cost { flop: 2 * n * k, reread: 4 * n * (k.div_ceil(COLUMNS as u64) - 1) }
+    cost { flop: 2 * n * k, reread: 4 * n * k.div_ceil(COLUMNS as u64).saturating_sub(1) }
     cases sinkhorn_col_sum_cases
     {
         let tile = shared!(f32; LANES as u32 * COLUMNS);

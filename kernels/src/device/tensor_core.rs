@@ -145,7 +145,7 @@ impl<P: Precision, const ALONG_K: bool> Operand<P, ALONG_K> {
         let i = self.start + row.min(rows - 1) * self.pitch + column;
         let here = if within(row, rows) { columns } else { 0 };
         // The tensor itself is aligned.
-        if (self.start | self.pitch) % 4 == 0 && within(column + 3, here) {
+        if (self.start | self.pitch).is_multiple_of(4) && within(column + 3, here) {
             self.data.get4(i).map(P::encode)
         } else {
             [0, 1, 2, 3].map(|j| if within(column + j, here) { P::encode(self.data.get(i + j)) } else { 0 })
@@ -237,8 +237,8 @@ fn product<P: Precision, const A_ALONG_K: bool, const B_ALONG_K: bool>(
         let more = k - at > depth;
         let next = if more { [a(at + depth), b(at + depth)] } else { [[0; 8]; 2] };
         let (a_tile, b_tile) = (a_tiles.offset(buffer * TILE), b_tiles.offset(buffer * TILE));
-        for half in 0..WORDS / 8 {
-            let at = 8 * half + quad;
+        unroll!(half in 0..2 => {
+            let at = 8 * half as u32 + quad;
             let b = [0, 1, 2, 3]
                 .map(|j| [0, 1].map(|part| word::<B_ALONG_K>(b_tile, column + 8 * j + line, at + 4 * part)));
             unroll!(i in 0..4 => {
@@ -249,7 +249,7 @@ fn product<P: Precision, const A_ALONG_K: bool, const B_ALONG_K: bool>(
                     sums[i][j] = P::mma(a, b[j], sums[i][j]);
                 });
             });
-        }
+        });
         buffer = 1 - buffer;
         if more {
             store::<P, A_ALONG_K>(a_tiles.offset(buffer * TILE), next[0]);
@@ -381,7 +381,7 @@ fn convolution(conv: Conv, x: In<u16>, weight: In<u16>, y: Out<f32>, block: u32)
     let (row, column) = (tile / across * EDGE, tile % across * EDGE);
 
     // Four channels of a tap at once where no unit of four meets two taps.
-    let aligned = (c | conv.c) % 4 == 0;
+    let aligned = (c | conv.c).is_multiple_of(4);
     let lines = [0, 1, 2, 3].map(|i| {
         let [image, oy, ox] = pixel(conv.output, (row + share_along_k::<Bf16>(i).0).min(pixels - 1));
         let [y, x] = [0, 1].map(|axis| ([oy, ox][axis] * conv.stride[axis]).wrapping_sub(conv.padding[axis]));
@@ -438,6 +438,7 @@ mod cases {
     /// How results are expected: the bits of the host's model, or the distance that hardware is held to.
     #[derive(Clone, Copy)]
     pub(super) enum Held {
+        #[cfg_attr(not(test), expect(dead_code, reason = "the host's tests ask for bits"))]
         Bits,
         Near,
     }

@@ -257,8 +257,8 @@ impl<const M: usize, const N: usize> Tiles<M, N> {
         let mut real = [u32::MAX; 2];
         if let Some(masks) = self.masks {
             let first = buffer * (mask_len::<M>() / 2) + Self::first_row() / 4;
-            for part in 0..M / 4 {
-                real[part] = masks.get(first + 8 * part as u32);
+            for (part, real) in real.iter_mut().enumerate().take(M / 4) {
+                *real = masks.get(first + 8 * part as u32);
             }
         }
         sums.seen = [sums.seen[0] | real[0], sums.seen[1] | real[1]];

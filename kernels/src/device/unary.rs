@@ -12,7 +12,9 @@ macro_rules! unary_kernels {
     (
         $($(#[doc = $doc:literal])+ $name:ident: $op:ident, flop $flop:literal, special $special:literal,
             count $count:literal;)+
-        integers { $($(#[doc = $integer_doc:literal])+ $integer:ident: $type:ident, |$x:ident| $value:expr, wide $wide:expr;)+ }
+        integers {
+            $($(#[doc = $integer_doc:literal])+ $integer:ident: $type:ident, |$x:ident| $value:expr, wide $wide:expr;)+
+        }
     ) => {
         kernel! {$(
             $(#[doc = $doc])+

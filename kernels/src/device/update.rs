@@ -1,8 +1,9 @@
 //! In-place updates and the fused optimisers.
 //!
 //! An optimiser's step covers all parameters in one launch: they lie one after the other in a buffer, as do their
-//! gradients and the optimiser's state. Segment s, a parameter, is `starts[s]..starts[s + 1]`; rates and decays are given
-//! per segment. Each element goes through the roundings of the optimiser's definition, `selfsame_autograd::optim`.
+//! gradients and the optimiser's state. Segment s, a parameter, is `starts[s]..starts[s + 1]`; rates and decays are
+//! given per segment. Each element goes through the roundings of the optimiser's definition in
+//! `selfsame_autograd::optim`.
 
 #[cfg(not(target_arch = "nvptx64"))]
 use crate::case::Case;
@@ -75,8 +76,8 @@ kernel! {
         each::<EACH, _>(n, |i| y.get(i), |i, y_i| y.set(i, y_i * alpha));
     }
 
-    /// Gradient descent with momentum: g' = fma(decay, w, g); v = fma(momentum, v, g'); the step is v where `ahead` is 0
-    /// (no Nesterov form), else fma(ahead, v, g'); w = fma(-lr, step, w).
+    /// Gradient descent with momentum: g' = fma(decay, w, g); v = fma(momentum, v, g'); the step is v where `ahead` is
+    /// 0 (no Nesterov form), else fma(ahead, v, g'); w = fma(-lr, step, w).
     sgd_step(
         w: InOut<f32>[n], v: InOut<f32>[n], g: In<f32>[n], starts: In<u32>[segments + 1], decay: In<f32>[segments],
         lr: In<f32>[segments], segments: u32, momentum: f32, ahead: f32, n: u32,
@@ -133,8 +134,9 @@ kernel! {
         );
     }
 
-    /// LARS, first launch: sums of squares of w and of g' = fma(decay, w, g) over chunks of at most `NORM_CHUNK` elements
-    /// of a segment, by lanes: half a warp sums a chunk. The chunks are those of the segments that adapt, in order.
+    /// LARS, first launch: sums of squares of w and of g' = fma(decay, w, g) over chunks of at most `NORM_CHUNK`
+    /// elements of a segment, by lanes: half a warp sums a chunk. The chunks are those of the segments that adapt, in
+    /// order.
     lars_norms(
         w: In<f32>[n], g: In<f32>[n], chunk_starts: In<u32>[chunks], chunk_lengths: In<u32>[chunks],
         chunk_decay: In<f32>[chunks], w_sq: Out<f32>[chunks], g_sq: Out<f32>[chunks], n: u32, chunks: u32,
@@ -165,12 +167,12 @@ kernel! {
         }
     }
 
-    /// LARS, second launch: adds the chunks `first_chunk[s]..first_chunk[s + 1]` of each segment in the tree, which leaves
-    /// the segment's sum in its first chunk, and makes of the norms the trust ratio, trust |w| / |g'| or 1 where a norm is
-    /// 0 or the segment has no chunks, and the rate lr ratio; in f64, the rate rounded.
+    /// LARS, second launch: adds the chunks `first_chunk[s]..first_chunk[s + 1]` of each segment in the tree, which
+    /// leaves the segment's sum in its first chunk, and makes of the norms the trust ratio, trust |w| / |g'| or 1 where
+    /// a norm is 0 or the segment has no chunks, and the rate lr ratio; in f64, the rate rounded.
     ///
-    /// A block adds neighbours, then neighbouring pairs, and so on: an odd one out waits for its turn, which is the tree of
-    /// [`crate::tree`].
+    /// A block adds neighbours, then neighbouring pairs, and so on: an odd one out waits for its turn, which is the
+    /// tree of `NUMERICS.md`.
     lars_rates(
         w_sq: InOut<f32>[chunks], g_sq: InOut<f32>[chunks], first_chunk: In<u32>[segments + 1],
         ratio: Out<f64>[segments], rate: Out<f32>[segments], segments: u32, chunks: u32, trust: f64, lr: f64,
@@ -206,8 +208,8 @@ kernel! {
         }
     }
 
-    /// LARS, third launch: v = fma(rate, g', momentum v) with g' = fma(decay, w, g) in segments whose `adapts` is not 0,
-    /// elsewhere g; w = w - v.
+    /// LARS, third launch: v = fma(rate, g', momentum v) with g' = fma(decay, w, g) in segments whose `adapts` is not
+    /// 0, elsewhere g; w = w - v.
     lars_step(
         w: InOut<f32>[n], v: InOut<f32>[n], g: In<f32>[n], starts: In<u32>[segments + 1], decay: In<f32>[segments],
         adapts: In<u32>[segments], rate: In<f32>[segments], segments: u32, momentum: f32, n: u32,
@@ -398,7 +400,7 @@ mod cases {
             for (s, &count) in counts.iter().enumerate() {
                 let first = first_chunk[s] as usize;
                 // Every left end of a pair of the tree holds the sum of its node.
-                let mut fold = |x: &[f32], after: &mut [f32]| {
+                let fold = |x: &[f32], after: &mut [f32]| {
                     fold_tree(count, &mut |i| (i, x[first + i]), &mut |(i, a), (_, b)| {
                         after[first + i] = a + b;
                         (i, a + b)

@@ -109,10 +109,16 @@ impl Clocks {
         Moment { block: self.block, epoch: self.epoch, clock: self.threads[thread as usize].own, thread }
     }
 
+    /// Whether the running block has passed a barrier since its `epoch`-th.
+    #[inline]
+    pub(super) fn passed(&self, block: u32, epoch: u32) -> bool {
+        block == self.block && epoch < self.epoch
+    }
+
     /// Whether `moment` is ordered before what `thread` does now.
     #[inline]
     pub(super) fn before(&self, moment: Moment, thread: u32) -> bool {
-        if moment.block == self.block && (moment.epoch < self.epoch || moment.thread == thread) {
+        if self.passed(moment.block, moment.epoch) || moment.block == self.block && moment.thread == thread {
             return true;
         }
         let clock = &self.threads[thread as usize];

@@ -9,10 +9,10 @@ use super::mutation::Mutant;
 use super::schedule::{Ready, Schedule, position as position_of};
 use super::shadow::Shadow;
 use super::site::{NO_MEMORY, Operation};
+use super::stack::ThreadStack;
 use crate::kernel::KernelSpec;
 use crate::launch::Geometry;
 use crate::simt::{Dim3, Element};
-use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -238,10 +238,14 @@ fn reach<T: Element>(view: View, index: u32, operation: Operation, at: &'static 
 
 fn reach_checked(access: Access) -> Option<*mut u8> {
     let me = running();
-    if me.checked(|checker, me| checker.step(access.at, me)) == Some(true) {
+    let stepped = me.checked(|checker, me| {
+        let pauses = checker.step(access.at, me);
+        if pauses { None } else { Some(checker.access(access, me)) }
+    })?;
+    stepped.unwrap_or_else(|| {
         me.wait(Wait::Preempted);
-    }
-    me.checked(|checker, me| checker.access(access, me)).flatten()
+        me.checked(|checker, me| checker.access(access, me)).flatten()
+    })
 }
 
 #[cold]
@@ -370,10 +374,7 @@ pub fn dynamic_shared(size: usize) -> View {
     tiles.dynamic.get_or_insert_with(|| Tile::new(std::ptr::null(), bytes, size, name, me)).view
 }
 
-/// Bytes of a thread's stack.
-const STACK: usize = 128 << 10;
-
-type Fibre = Coroutine<Resume, Wait, bool>;
+type Fibre = Coroutine<Resume, Wait, bool, ThreadStack>;
 
 /// Runs blocks of one launch, one after the other.
 pub(super) struct Worker<'a> {
@@ -384,7 +385,7 @@ pub(super) struct Worker<'a> {
     threads: Vec<Thread>,
     fibres: Vec<Option<Fibre>>,
     meeting: Meeting,
-    stacks: Vec<DefaultStack>,
+    stacks: Vec<ThreadStack>,
     block: Box<Block>,
 }
 
@@ -396,7 +397,7 @@ impl<'a> Worker<'a> {
         args: &'a [BoundArg],
         schedule: Schedule,
         checker: *mut Checker,
-        stacks: Vec<DefaultStack>,
+        stacks: Vec<ThreadStack>,
     ) -> Worker<'a> {
         report_panics();
         let (block_dim, grid_dim) = (geometry.block_dim(), geometry.grid_dim());
@@ -416,7 +417,7 @@ impl<'a> Worker<'a> {
     fn fibre(&mut self, number: u32) -> std::io::Result<Fibre> {
         let stack = match self.stacks.pop() {
             Some(stack) => stack,
-            None => DefaultStack::new(STACK)?,
+            None => ThreadStack::new(number as usize)?,
         };
         let (kernel, thread) = (self.kernel, &raw const self.threads[number as usize]);
         let args: *const [BoundArg] = self.args;
@@ -526,7 +527,7 @@ impl<'a> Worker<'a> {
     }
 
     /// The stacks, for the next launch, and what was found where checks are off.
-    pub(super) fn finish(self) -> (Vec<DefaultStack>, Findings) {
+    pub(super) fn finish(self) -> (Vec<ThreadStack>, Findings) {
         (self.stacks, self.block.findings.take())
     }
 }

@@ -10,9 +10,9 @@ use super::mutation::Mutation;
 use super::schedule::Schedule;
 use super::shadow::Shadow;
 use super::site::{NO_MEMORY, Site, Sites};
+use super::stack::ThreadStack;
 use crate::kernel::{KernelSpec, ParamKind};
 use crate::launch::{Address, ArgValue, Buffer, Geometry, LaunchError, Launcher};
-use corosensei::stack::DefaultStack;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -69,7 +69,7 @@ pub struct HostLauncher {
 struct State {
     memory: Memory,
     /// Of coroutines, for reuse; by worker.
-    stacks: Vec<Vec<DefaultStack>>,
+    stacks: Vec<Vec<ThreadStack>>,
     findings: Vec<Finding>,
     counters: BTreeMap<&'static str, Counters>,
     sites: BTreeMap<&'static str, BTreeSet<Site>>,
@@ -322,7 +322,7 @@ impl State {
         let workers = options.workers.min(blocks as usize).min(useful).max(1);
         self.stacks.resize_with(self.stacks.len().max(workers), Vec::new);
         let next = AtomicU32::new(0);
-        let work = |stacks: Vec<DefaultStack>| -> std::io::Result<(Vec<DefaultStack>, Findings)> {
+        let work = |stacks: Vec<ThreadStack>| -> std::io::Result<(Vec<ThreadStack>, Findings)> {
             let mut worker = Worker::new(kernel, geometry, &bound, Schedule::InOrder, std::ptr::null_mut(), stacks);
             loop {
                 let block = next.fetch_add(1, Ordering::Relaxed);

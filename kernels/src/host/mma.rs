@@ -18,8 +18,9 @@ pub struct Fragment {
 /// `mma.m16n8k16` in bf16: the lanes' elements of D.
 pub fn bf16_m16n8k16(lanes: &[Fragment; 32]) -> [[f32; 4]; 32] {
     // A register holds elements k (low half) and k + 1 of a row of A or a column of B.
-    let half =
-        |register: u32, k: usize| f32::from_bits(if k % 2 == 0 { register << 16 } else { register & 0xffff_0000 });
+    let half = |register: u32, k: usize| {
+        f32::from_bits(if k.is_multiple_of(2) { register << 16 } else { register & 0xffff_0000 })
+    };
     product(
         lanes,
         16,
@@ -66,15 +67,15 @@ mod tests {
     /// PTX ISA, "Matrix Fragments for mma": with group = lane / 4 and t = lane mod 4, element i of D has row group
     /// (i < 2) or group + 8, column 2 t + (i mod 2).
     fn expect_product(depth: usize, a: &[f32], b: &[f32], c: &[f32], d: &[[f32; 4]; 32]) {
-        for lane in 0..32 {
+        for (lane, d) in d.iter().enumerate() {
             let (group, t) = (lane / 4, lane % 4);
-            for i in 0..4 {
+            for (i, d) in d.iter().enumerate() {
                 let (row, column) = (if i < 2 { group } else { group + 8 }, 2 * t + i % 2);
                 let mut expected = c[row * 8 + column];
                 for k in 0..depth {
                     expected = a[row * depth + k].mul_add(b[k * 8 + column], expected);
                 }
-                assert_eq!(d[lane][i].to_bits(), expected.to_bits(), "lane {lane}, element {i}");
+                assert_eq!(d.to_bits(), expected.to_bits(), "lane {lane}, element {i}");
             }
         }
     }

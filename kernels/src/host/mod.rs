@@ -27,6 +27,7 @@ pub mod mutation;
 mod schedule;
 mod shadow;
 mod site;
+mod stack;
 
 pub use check::{CheckReport, KernelReport, check};
 pub use counters::Counters;

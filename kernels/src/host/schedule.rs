@@ -3,12 +3,12 @@
 use crate::philox::{Key, Purpose, Stream};
 use crate::simt::{Dim3, WARP};
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 /// In which order blocks run, and which of the ready threads goes on. The same schedule gives the same run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schedule {
-    /// Blocks and threads by number.
+    /// Blocks by number, threads by number and then in the order in which they became ready.
     InOrder,
     /// Blocks in random order, a random ready thread.
     Random(u64),
@@ -46,12 +46,14 @@ pub(super) fn position(number: u32, of: Dim3) -> Dim3 {
 }
 
 /// The ready threads of a block.
-pub(super) struct Ready {
-    heap: BinaryHeap<Reverse<(u32, u32)>>,
-    ranks: Ranks,
+pub(super) enum Ready {
+    /// Who became ready first goes first.
+    Queue(VecDeque<u32>),
+    /// The lowest rank goes first.
+    Ranked(BinaryHeap<Reverse<(u32, u32)>>, Ranks),
 }
 
-enum Ranks {
+pub(super) enum Ranks {
     /// A thread's rank stays.
     Fixed(Vec<u32>),
     /// A thread gets a new rank each time that it becomes ready.
@@ -64,7 +66,7 @@ impl Ready {
         let mut random = schedule.random(1 + u64::from(block));
         let (warps, lane) = (count.div_ceil(WARP), |thread: u32| thread % WARP);
         let ranks = match schedule {
-            Schedule::InOrder => Ranks::Fixed((0..count).collect()),
+            Schedule::InOrder => return Ready::Queue(VecDeque::with_capacity(count as usize)),
             Schedule::Random(_) => Ranks::Fresh(random),
             Schedule::Adversarial(seed) => Ranks::Fixed(match seed % 5 {
                 0 => (0..count).rev().collect(),
@@ -83,19 +85,22 @@ impl Ready {
                 }
             }),
         };
-        Ready { heap: BinaryHeap::new(), ranks }
+        Ready::Ranked(BinaryHeap::with_capacity(count as usize), ranks)
     }
 
     pub(super) fn push(&mut self, thread: u32) {
-        let rank = match &mut self.ranks {
-            Ranks::Fixed(ranks) => ranks[thread as usize],
-            Ranks::Fresh(random) => random.next_u32(),
-        };
-        self.heap.push(Reverse((rank, thread)));
+        match self {
+            Ready::Queue(queue) => queue.push_back(thread),
+            Ready::Ranked(heap, Ranks::Fixed(ranks)) => heap.push(Reverse((ranks[thread as usize], thread))),
+            Ready::Ranked(heap, Ranks::Fresh(random)) => heap.push(Reverse((random.next_u32(), thread))),
+        }
     }
 
     pub(super) fn pop(&mut self) -> Option<u32> {
-        self.heap.pop().map(|Reverse((_, thread))| thread)
+        match self {
+            Ready::Queue(queue) => queue.pop_front(),
+            Ready::Ranked(heap, _) => heap.pop().map(|Reverse((_, thread))| thread),
+        }
     }
 }
 

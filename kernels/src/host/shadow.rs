@@ -26,11 +26,21 @@ impl Stamp {
     }
 
     /// The first of the accesses that nothing orders before what `thread` does now.
+    #[inline]
     fn unordered(&self, clocks: &Clocks, thread: u32) -> Option<Moment> {
         let Stamp { block, epoch, clock, .. } = *self;
-        let lanes = (0..WARP).filter(|lane| self.lanes >> lane & 1 == 1);
-        let mut moments = lanes.map(|lane| Moment { block, epoch, clock, thread: self.warp * WARP + lane });
-        if clock == 0 { None } else { moments.find(|moment| !clocks.before(*moment, thread)) }
+        if clock == 0 || clocks.passed(block, epoch) {
+            return None;
+        }
+        let mut lanes = self.lanes;
+        while lanes != 0 {
+            let moment = Moment { block, epoch, clock, thread: self.warp * WARP + lanes.trailing_zeros() };
+            if !clocks.before(moment, thread) {
+                return Some(moment);
+            }
+            lanes &= lanes - 1;
+        }
+        None
     }
 
     fn same_moment(&self, other: &Stamp) -> bool {
@@ -127,7 +137,8 @@ impl Shadow {
             let races = |known: &&Stamp| known.atomic != atomic || operation.writes() && !atomic;
             [&cell.since].into_iter().chain(&cell.more).filter(races).for_each(&mut against);
             if operation.writes() && !atomic {
-                *cell = Cell { write: stamp, ..Cell::default() };
+                (cell.write, cell.since) = (stamp, Stamp::default());
+                cell.more.clear();
             } else {
                 cell.remember(stamp, clocks, thread);
             }

@@ -73,8 +73,6 @@ unsafe extern "unadjusted" {
     fn bar_warp_sync(mask: u32);
     #[link_name = "llvm.nvvm.membar.gl"]
     fn membar_gl();
-    #[link_name = "llvm.nvvm.isspacep.shared"]
-    fn is_shared(pointer: *const u8) -> bool;
     #[link_name = "llvm.nvvm.mma.m16n8k16.row.col.bf16"]
     fn mma_m16n8k16_bf16(
         a0: u32,
@@ -255,34 +253,6 @@ macro_rules! scalars {
 }
 scalars!(u32 i32 u64 f32 f64);
 
-/// Shared memory of this block.
-#[derive(Clone, Copy)]
-pub struct Shared<T>(*mut T);
-
-impl<T> Shared<T> {
-    /// # Safety
-    /// `pointer` points to shared memory that is large and aligned enough for what the kernel does with it.
-    #[inline(always)]
-    #[doc(hidden)]
-    pub unsafe fn at(pointer: *mut u8) -> Shared<T> {
-        // SAFETY: `at`'s caller has it from a `.shared` declaration; the hint lets loads become `ld.shared`.
-        unsafe { core::intrinsics::assume(is_shared(pointer)) };
-        Shared(pointer.cast())
-    }
-
-    /// # Safety
-    /// Element `i` lies inside the tile.
-    #[inline(always)]
-    unsafe fn element(self, i: u32) -> *mut T {
-        // SAFETY: the caller's. LLVM loses the hint given in `at` on the way into loops; beside the access it holds.
-        unsafe {
-            let element = self.0.add(i as usize);
-            core::intrinsics::assume(is_shared(element.cast()));
-            element
-        }
-    }
-}
-
 // SAFETY of every access below: the checker proves on the host that each index lies inside its memory, that it is
 // aligned, initialised and free of races; the launcher checks the lengths that the launch rule asks for.
 macro_rules! reads {
@@ -321,8 +291,8 @@ macro_rules! writes {
         }
     )*};
 }
-reads!(In InOut Shared);
-writes!(Out InOut Shared);
+reads!(In InOut);
+writes!(Out InOut);
 
 macro_rules! atomics {
     ($($name:ident)*) => {$(
@@ -342,62 +312,4 @@ macro_rules! atomics {
         }
     )*};
 }
-atomics!(InOut Shared);
-
-/// A tile of static shared memory: `shared!(f32; 1024)` is a [`Shared<f32>`](crate::simt::Shared) of 1,024 elements,
-/// uninitialised, 16-byte aligned, the same for all threads of the block. Each place in the source is one tile.
-#[macro_export]
-macro_rules! shared {
-    ($type:ty; $count:expr) => {{
-        let pointer: *mut u8;
-        #[allow(unsafe_code)]
-        // SAFETY: declares a tile of this kernel and takes its generic address.
-        let tile = unsafe {
-            ::core::arch::asm!(
-                concat!(".shared .align 16 .b8 tile_", line!(), "_", column!(), "[{bytes}];"),
-                concat!("mov.u64 {pointer}, tile_", line!(), "_", column!(), ";"),
-                "cvta.shared.u64 {pointer}, {pointer};",
-                bytes = const $count as usize * ::core::mem::size_of::<$type>(),
-                pointer = out(reg64) pointer,
-                options(pure, nomem, nostack)
-            );
-            $crate::simt::Shared::<$type>::at(pointer)
-        };
-        tile
-    }};
-}
-
-core::arch::global_asm!(".extern .shared .align 16 .b8 dynamic_shared_memory[];");
-
-/// The shared memory whose size the launch decides, the same for all threads of the block; uninitialised, 16-byte
-/// aligned. A kernel has one such tile; cut it with [`Shared::offset`] and [`Shared::cast`].
-#[inline(always)]
-pub fn dynamic_shared<T: Element>() -> Shared<T> {
-    let pointer: *mut u8;
-    // SAFETY: takes the generic address of the tile declared above.
-    unsafe {
-        asm!(
-            "mov.u64 {pointer}, dynamic_shared_memory;",
-            "cvta.shared.u64 {pointer}, {pointer};",
-            pointer = out(reg64) pointer,
-            options(pure, nomem, nostack)
-        );
-        Shared::at(pointer)
-    }
-}
-
-impl<T: Element> Shared<T> {
-    /// The tile from element `i` on.
-    #[inline(always)]
-    pub fn offset(self, i: u32) -> Shared<T> {
-        // SAFETY: the checker proves that what is accessed lies inside the tile.
-        Shared(unsafe { self.0.add(i as usize) })
-    }
-
-    /// The same memory as elements of another type of the same size.
-    #[inline(always)]
-    pub fn cast<U: Element>(self) -> Shared<U> {
-        const { assert!(size_of::<T>() == size_of::<U>()) };
-        Shared(self.0.cast())
-    }
-}
+atomics!(InOut);

@@ -18,10 +18,14 @@
 mod device;
 #[cfg(not(target_arch = "nvptx64"))]
 mod host;
+#[cfg(target_arch = "nvptx64")]
+mod shared;
 mod warp;
 
 #[cfg(target_arch = "nvptx64")]
 pub use device::*;
+#[cfg(target_arch = "nvptx64")]
+pub use shared::*;
 #[cfg(not(target_arch = "nvptx64"))]
 pub use host::*;
 pub use warp::{half_warp_max, half_warp_min, half_warp_product, half_warp_sum};

@@ -13,13 +13,18 @@
 //!
 //! Loads come in batches, so that a thread has many in flight.
 //!
-//! Elements that are absent (past the end of a row) take part as a neutral term, which does not change a bit: chains
-//! of sums start from +0 and can never become -0, so s + (+0) and fma(+0, +0, s) are s; p * 1 is p; and the largest of
-//! m and -infinity is m.
+//! Elements that are absent (past the end of a row) take part as a neutral term, which does not change a bit:
+//! s + (-0) and fma(-0, +0, s) are s, also for s = -0, which underflow makes of negative products (+0 would make it +0);
+//! p * 1 is p; and the largest of m and -infinity is m.
+
+mod block;
+mod half_warp;
 
 use crate::math::Real;
 use crate::order::LANES;
 use crate::simt::*;
+pub(in crate::device) use block::Streamed;
+pub(in crate::device) use half_warp::{Batched, Held};
 
 /// Threads of a block.
 pub(in crate::device) const THREADS: u32 = 256;
@@ -39,15 +44,8 @@ pub(in crate::device) const SHORT: u32 = 64;
 /// The longest row that half a warp works on.
 pub(in crate::device) const BATCHED: u32 = 1024;
 
-/// Elements that a thread loads before it uses the first: a lane of a half warp's row, a thread of a block's.
-const LANE_BATCH: usize = 16;
-const BATCH: usize = 8;
-
-/// Elements of all tiles together.
-const TILES: u32 = 2 * THREADS * BATCH as u32;
-
-/// Shared memory of a block, in elements: the tiles and one result.
-pub(in crate::device) const SHARED: u32 = TILES + 1;
+/// Shared memory of a block, in elements.
+pub(in crate::device) const SHARED: u32 = block::SHARED;
 
 /// The row of this thread where rows have `cols` elements; it may lie past the last.
 #[inline(always)]
@@ -120,21 +118,22 @@ pub(in crate::device) trait Row<const N: usize>: Sized {
     /// The sum: additions by lanes.
     #[inline(always)]
     fn sum(&self, term: impl Fn([f32; N]) -> f32) -> f32 {
-        self.chains(0.0, [0.0], |v| [term(v)], |s, [a]| s + a, |s| half_warp_sum(ALL_LANES, s))
+        self.chains(0.0, [-0.0], |v| [term(v)], |s, [a]| s + a, |s| half_warp_sum(ALL_LANES, s))
     }
 
-    /// The sum of squares: fused multiply-adds by lanes.
+    /// The sum of squares: fused multiply-adds by lanes. No such sum is -0, so +0, the square of the neutral term, is
+    /// neutral.
     #[inline(always)]
     fn sum_sq(&self, term: impl Fn([f32; N]) -> f32) -> f32 {
         let step = |s, [a]: [f32; 1]| Real::mul_add(a, a, s);
-        self.chains(0.0, [0.0], |v| [term(v)], step, |s| half_warp_sum(ALL_LANES, s))
+        self.chains(0.0, [-0.0], |v| [term(v)], step, |s| half_warp_sum(ALL_LANES, s))
     }
 
     /// The sum of products of two factors: fused multiply-adds by lanes.
     #[inline(always)]
     fn dot(&self, factors: impl Fn([f32; N]) -> [f32; 2]) -> f32 {
         let step = |s, [a, b]: [f32; 2]| Real::mul_add(a, b, s);
-        self.chains(0.0, [0.0; 2], factors, step, |s| half_warp_sum(ALL_LANES, s))
+        self.chains(0.0, [-0.0, 0.0], factors, step, |s| half_warp_sum(ALL_LANES, s))
     }
 
     /// The product by lanes.
@@ -153,325 +152,6 @@ pub(in crate::device) trait Row<const N: usize>: Sized {
     #[inline(always)]
     fn min(&self, value: impl Fn([f32; N]) -> f32) -> f32 {
         self.extremum(f32::INFINITY, value, Real::min, |m| half_warp_min(ALL_LANES, m))
-    }
-}
-
-/// A row in the registers of half a warp: `K` elements per lane.
-pub(in crate::device) struct Held<const N: usize, const K: usize> {
-    lane: u32,
-    exists: bool,
-    len: u32,
-    values: [[f32; N]; K],
-}
-
-impl<const N: usize, const K: usize> Held<N, K> {
-    /// Loads this half warp's row of `cols` elements, if it has one.
-    #[inline(always)]
-    pub(in crate::device) fn load(exists: bool, cols: u32, load: impl Fn(u32) -> [f32; N]) -> Held<N, K> {
-        let lane = thread_idx().x % WIDTH;
-        let len = if exists { cols } else { 0 };
-        let mut values = [[0.0; N]; K];
-        unrolled::<K>(|i| {
-            let j = lane + WIDTH * i as u32;
-            if within(j, len) {
-                values[i] = load(j);
-            }
-        });
-        Held { lane, exists, len, values }
-    }
-}
-
-impl<const N: usize, const K: usize> Row<N> for Held<N, K> {
-    #[inline(always)]
-    fn map<const M: usize>(self, f: impl Fn(u32, [f32; N]) -> [f32; M]) -> impl Row<M> {
-        let mut values = [[0.0; M]; K];
-        unrolled::<K>(|i| values[i] = f(self.lane + WIDTH * i as u32, self.values[i]));
-        Held { lane: self.lane, exists: self.exists, len: self.len, values }
-    }
-
-    #[inline(always)]
-    fn chains<const P: usize>(
-        &self,
-        start: f32,
-        neutral: [f32; P],
-        terms: impl Fn([f32; N]) -> [f32; P],
-        step: impl Fn(f32, [f32; P]) -> f32,
-        fold: impl Fn(f32) -> f32,
-    ) -> f32 {
-        let mut s = start;
-        unrolled::<K>(|i| {
-            let present = within(self.lane + WIDTH * i as u32, self.len);
-            let terms = terms(self.values[i]);
-            s = step(s, if present { terms } else { neutral });
-        });
-        fold(s)
-    }
-
-    #[inline(always)]
-    fn extremum(
-        &self,
-        start: f32,
-        value: impl Fn([f32; N]) -> f32,
-        join: impl Fn(f32, f32) -> f32,
-        fold: impl Fn(f32) -> f32,
-    ) -> f32 {
-        self.chains(start, [start], |v| [value(v)], |m, [v]| join(m, v), fold)
-    }
-
-    #[inline(always)]
-    fn store(&self, value: impl Fn(u32, [f32; N]) -> f32, put: impl Fn(u32, f32)) {
-        let mut results = [0.0; K];
-        unrolled::<K>(|i| {
-            let j = self.lane + WIDTH * i as u32;
-            if within(j, self.len) {
-                results[i] = value(j, self.values[i]);
-            }
-        });
-        unrolled::<K>(|i| {
-            let j = self.lane + WIDTH * i as u32;
-            if within(j, self.len) {
-                put(j, results[i]);
-            }
-        });
-    }
-
-    #[inline(always)]
-    fn once(&self, f: impl FnOnce()) {
-        if self.exists && self.lane == 0 {
-            f();
-        }
-    }
-}
-
-/// A row that half a warp works on, loaded anew wherever it is used; the cache holds it.
-pub(in crate::device) struct Batched<const N: usize, F> {
-    lane: u32,
-    exists: bool,
-    len: u32,
-    load: F,
-}
-
-impl<const N: usize, F: Fn(u32) -> [f32; N]> Batched<N, F> {
-    /// This half warp's row of `cols` elements, if it has one.
-    #[inline(always)]
-    pub(in crate::device) fn new(exists: bool, cols: u32, load: F) -> Batched<N, F> {
-        Batched { lane: thread_idx().x % WIDTH, exists, len: if exists { cols } else { 0 }, load }
-    }
-
-    /// `ready(values)` of each batch of `value(position, numbers)`, `absent` past the end.
-    #[inline(always)]
-    fn batches<T: Copy>(
-        &self,
-        absent: T,
-        value: impl Fn(u32, [f32; N]) -> T,
-        mut ready: impl FnMut(u32, [T; LANE_BATCH]),
-    ) {
-        for first in strided(self.lane, self.len, WIDTH * LANE_BATCH as u32) {
-            let mut values = [absent; LANE_BATCH];
-            unrolled::<LANE_BATCH>(|i| {
-                let j = first + WIDTH * i as u32;
-                if within(j, self.len) {
-                    values[i] = value(j, (self.load)(j));
-                }
-            });
-            ready(first, values);
-        }
-    }
-}
-
-impl<const N: usize, F: Fn(u32) -> [f32; N]> Row<N> for Batched<N, F> {
-    #[inline(always)]
-    fn map<const M: usize>(self, f: impl Fn(u32, [f32; N]) -> [f32; M]) -> impl Row<M> {
-        let Batched { lane, exists, len, load } = self;
-        Batched { lane, exists, len, load: move |j| f(j, load(j)) }
-    }
-
-    #[inline(always)]
-    fn chains<const P: usize>(
-        &self,
-        start: f32,
-        neutral: [f32; P],
-        terms: impl Fn([f32; N]) -> [f32; P],
-        step: impl Fn(f32, [f32; P]) -> f32,
-        fold: impl Fn(f32) -> f32,
-    ) -> f32 {
-        let mut s = start;
-        let add = |_, batch: [[f32; P]; LANE_BATCH]| unrolled::<LANE_BATCH>(|i| s = step(s, batch[i]));
-        self.batches(neutral, |_, values| terms(values), add);
-        fold(s)
-    }
-
-    #[inline(always)]
-    fn extremum(
-        &self,
-        start: f32,
-        value: impl Fn([f32; N]) -> f32,
-        join: impl Fn(f32, f32) -> f32,
-        fold: impl Fn(f32) -> f32,
-    ) -> f32 {
-        self.chains(start, [start], |v| [value(v)], |m, [v]| join(m, v), fold)
-    }
-
-    #[inline(always)]
-    fn store(&self, value: impl Fn(u32, [f32; N]) -> f32, put: impl Fn(u32, f32)) {
-        self.batches(0.0, value, |first, results| {
-            unrolled::<LANE_BATCH>(|i| {
-                let j = first + WIDTH * i as u32;
-                if within(j, self.len) {
-                    put(j, results[i]);
-                }
-            });
-        });
-    }
-
-    #[inline(always)]
-    fn once(&self, f: impl FnOnce()) {
-        if self.exists && self.lane == 0 {
-            f();
-        }
-    }
-}
-
-/// A row that a block works on, loaded anew wherever it is used; its cache holds it.
-pub(in crate::device) struct Streamed<const N: usize, F> {
-    len: u32,
-    shared: Shared<f32>,
-    load: F,
-}
-
-impl<const N: usize, F: Fn(u32) -> [f32; N]> Streamed<N, F> {
-    /// The block's row of `len` elements, at least one; `shared` has [`SHARED`] elements.
-    #[inline(always)]
-    pub(in crate::device) fn new(len: u32, shared: Shared<f32>, load: F) -> Streamed<N, F> {
-        Streamed { len, shared, load }
-    }
-
-    /// Gives the first warp's result to the block.
-    #[inline(always)]
-    fn broadcast(&self, result: f32) -> f32 {
-        if thread_idx().x == 0 {
-            self.shared.set(TILES, result);
-        }
-        barrier();
-        self.shared.get(TILES)
-    }
-}
-
-impl<const N: usize, F: Fn(u32) -> [f32; N]> Row<N> for Streamed<N, F> {
-    #[inline(always)]
-    fn map<const M: usize>(self, f: impl Fn(u32, [f32; N]) -> [f32; M]) -> impl Row<M> {
-        let Streamed { len, shared, load } = self;
-        Streamed { len, shared, load: move |j| f(j, load(j)) }
-    }
-
-    #[inline(always)]
-    fn chains<const P: usize>(
-        &self,
-        start: f32,
-        neutral: [f32; P],
-        terms: impl Fn([f32; N]) -> [f32; P],
-        step: impl Fn(f32, [f32; P]) -> f32,
-        fold: impl Fn(f32) -> f32,
-    ) -> f32 {
-        let thread = thread_idx().x;
-        let tile = TILES / (2 * P as u32);
-        let plane = |which: u32, p: usize| (which * P as u32 + p as u32) * tile;
-        let mut s = start;
-        let mut which = 0;
-        for first in strided(0, self.len, tile) {
-            let mut staged = [neutral; BATCH];
-            unrolled::<BATCH>(|i| {
-                let j = first + thread + THREADS * i as u32;
-                if i < BATCH / P && within(j, self.len) {
-                    staged[i] = terms((self.load)(j));
-                }
-            });
-            unrolled::<BATCH>(|i| {
-                if i < BATCH / P {
-                    unrolled::<P>(|p| self.shared.set(plane(which, p) + thread + THREADS * i as u32, staged[i][p]));
-                }
-            });
-            // One barrier per tile: who writes this tile again has passed the next tile's barrier, to which the first
-            // warp comes with this one's chain behind it.
-            barrier();
-            if warp() == 0 {
-                // Both halves of the warp do the same.
-                let lane = thread % WIDTH;
-                let present = if tile < self.len - first { tile } else { self.len - first };
-                for row in strided(0, present, WIDTH * BATCH as u32) {
-                    let mut ready = [[0.0; P]; BATCH];
-                    unrolled::<BATCH>(|i| {
-                        unrolled::<P>(|p| {
-                            ready[i][p] = self.shared.get(plane(which, p) + row + WIDTH * i as u32 + lane)
-                        });
-                    });
-                    unrolled::<BATCH>(|i| s = step(s, ready[i]));
-                }
-            }
-            which ^= 1;
-        }
-        if warp() == 0 {
-            s = fold(s);
-        }
-        self.broadcast(s)
-    }
-
-    /// Each lane's elements are cut into 16 consecutive parts, one per half warp.
-    #[inline(always)]
-    fn extremum(
-        &self,
-        start: f32,
-        value: impl Fn([f32; N]) -> f32,
-        join: impl Fn(f32, f32) -> f32,
-        fold: impl Fn(f32) -> f32,
-    ) -> f32 {
-        let (lane, part) = (thread_idx().x % WIDTH, thread_idx().x / WIDTH);
-        let each = self.len.div_ceil(WIDTH).div_ceil(ROWS);
-        let mut best = start;
-        for first in strided(part * each, (part + 1) * each, BATCH as u32) {
-            let mut values = [start; BATCH];
-            unrolled::<BATCH>(|i| {
-                let (q, j) = (first + i as u32, (first + i as u32) * WIDTH + lane);
-                if within(q, (part + 1) * each) && within(j, self.len) {
-                    values[i] = value((self.load)(j));
-                }
-            });
-            unrolled::<BATCH>(|i| best = join(best, values[i]));
-        }
-        self.shared.set(thread_idx().x, best);
-        barrier();
-        if warp() == 0 {
-            best = start;
-            unrolled::<{ ROWS as usize }>(|part| best = join(best, self.shared.get(part as u32 * WIDTH + lane)));
-            best = fold(best);
-        }
-        self.broadcast(best)
-    }
-
-    #[inline(always)]
-    fn store(&self, value: impl Fn(u32, [f32; N]) -> f32, put: impl Fn(u32, f32)) {
-        for first in strided(thread_idx().x, self.len, THREADS * BATCH as u32) {
-            let mut results = [0.0; BATCH];
-            unrolled::<BATCH>(|i| {
-                let j = first + THREADS * i as u32;
-                if within(j, self.len) {
-                    results[i] = value(j, (self.load)(j));
-                }
-            });
-            unrolled::<BATCH>(|i| {
-                let j = first + THREADS * i as u32;
-                if within(j, self.len) {
-                    put(j, results[i]);
-                }
-            });
-        }
-    }
-
-    #[inline(always)]
-    fn once(&self, f: impl FnOnce()) {
-        if thread_idx().x == 0 {
-            f();
-        }
     }
 }
 
