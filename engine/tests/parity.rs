@@ -4,9 +4,7 @@ mod common;
 
 use common::{noise, same};
 use selfsame_engine::ops::{self, Binary, Compare, Conv2d, Unary};
-use selfsame_engine::{Array, DType, Device, Result, Rows};
-use selfsame_kernels::math::Real;
-use selfsame_kernels::philox::{Key, Purpose};
+use selfsame_engine::{Array, Rows};
 
 #[test]
 fn unary() {

@@ -29,8 +29,8 @@ impl ChannelStats {
     /// `OutOfMemory`, or when the channels differ.
     pub fn merge(mut self, other: ChannelStats) -> Result<ChannelStats> {
         expect_same_shape("batch_norm", &self.mean, &other.mean)?;
-        if let Some(gpu) = kernels_for(&self.mean) {
-            return gpu::batch_norm::merge(gpu, self, &other);
+        if let Some(gpu) = kernels_for(&self.mean).cloned() {
+            return gpu::batch_norm::merge(&gpu, self, &other);
         }
         let (na, nb) = (self.count as f64, other.count as f64);
         with_real!("batch_norm", self.mean.dtype(), T, {

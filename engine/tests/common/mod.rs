@@ -1,12 +1,11 @@
 //! What tests of parity have in common: inputs, and the comparison of devices.
-#![allow(missing_docs)]
 
 use selfsame_engine::{Array, DType, Device, Result, ops};
 use selfsame_kernels::math::Real;
 use selfsame_kernels::philox::{Key, Purpose};
 
 /// Numbers over [-2, 2), the same for the same `seed`.
-pub fn noise(shape: &[usize], seed: u64, device: &Device) -> Array {
+pub(crate) fn noise(shape: &[usize], seed: u64, device: &Device) -> Array {
     let mut stream = Key::new(seed, Purpose::Check).stream(0, 0, 0);
     let values: Vec<f32> = (0..shape.iter().product()).map(|_| 4.0 * stream.uniform_f32() - 2.0).collect();
     Array::from_slice(&values, shape, device).unwrap()
@@ -24,7 +23,7 @@ fn bits(x: &Array) -> Vec<u64> {
 
 /// Runs `compute` on both devices and compares; on `simt` nothing may fall back to the CPU.
 #[track_caller]
-pub fn same(compute: impl Fn(&Device) -> Result<Vec<Array>>) {
+pub(crate) fn same(compute: impl Fn(&Device) -> Result<Vec<Array>>) {
     let (cpu, simt) = (Device::cpu_with(1).unwrap(), Device::open("simt").unwrap());
     let expected = compute(&cpu).unwrap();
     let got = compute(&simt).unwrap_or_else(|e| panic!("{e}"));
