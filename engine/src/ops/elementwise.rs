@@ -287,8 +287,8 @@ fn binary_integer<T: Integer>(op: Binary, a: &Array, b: &Array, shape: &[usize])
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bf16;
     use crate::ops::testing::{devices, noise};
+    use crate::{Device, bf16};
     use proptest::prelude::*;
 
     proptest! {

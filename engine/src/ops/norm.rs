@@ -66,6 +66,7 @@ fn over_chunks<T: Element + Real>(x: &Array, chunk: impl Fn(std::ops::Range<usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Device;
     use crate::ops::testing::{devices, noise};
     use selfsame_kernels::reference;
 

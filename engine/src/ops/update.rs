@@ -106,7 +106,7 @@ fn same_shape(op: &'static str, a: &Array, b: &Array) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bf16;
+    use crate::{Device, bf16};
 
     #[test]
     fn updates_are_in_place_exactly_when_alone() {
