@@ -118,6 +118,11 @@ impl CaseData {
 }
 
 impl Case {
+    /// The elements of all its memory.
+    pub fn elements(&self) -> usize {
+        self.data.iter().map(CaseData::len).sum()
+    }
+
     /// Runs the case on a device and compares every output. The device's memory is as before afterwards.
     ///
     /// # Errors
@@ -152,7 +157,8 @@ impl Case {
         }
         submit(launcher, kernel, &args)?;
         for ((data, param), arg) in self.data.iter().zip(kernel.params).zip(&args) {
-            let (CaseData::Memory { before, after, element, tolerance }, ArgValue::Memory { address, .. }) = (data, arg)
+            let (CaseData::Memory { before, after, element, tolerance }, ArgValue::Memory { address, .. }) =
+                (data, arg)
             else {
                 continue;
             };

@@ -8,7 +8,7 @@ use super::exec::Position;
 use super::finding::{FindingKind, Place};
 use super::launcher::{HostLauncher, Options};
 use super::site::{NO_MEMORY, Operation, Site, SiteNumber};
-use crate::case::{Case, CaseData, CaseError};
+use crate::case::{Case, CaseError};
 use crate::kernel::KernelSpec;
 use crate::launch::LaunchError;
 use std::collections::BTreeMap;
@@ -169,7 +169,7 @@ fn score_kernel(kernel: &'static KernelSpec, equivalents: &[Equivalent]) -> Resu
     let mut score = Score::default();
     let mut cases = (kernel.cases)();
     // Most mutations show on the first case: let it be a small one.
-    cases.sort_by_key(elements);
+    cases.sort_by_key(Case::elements);
     for mutated in mutations(kernel, &cases)? {
         let known = equivalents.iter().find(|entry| entry.matches(&mutated));
         match outcome(kernel, &cases, &mutated.mutation)? {
@@ -188,15 +188,6 @@ fn score_kernel(kernel: &'static KernelSpec, equivalents: &[Equivalent]) -> Resu
     }
     score.elapsed = start.elapsed();
     Ok(score)
-}
-
-/// The elements of all memory of a case.
-fn elements(case: &Case) -> usize {
-    let elements = |data: &CaseData| match data {
-        CaseData::Scalar { .. } => 0,
-        CaseData::Memory { before, after, .. } => before.as_ref().or(after.as_ref()).map_or(0, Vec::len),
-    };
-    case.data.iter().map(elements).sum()
 }
 
 /// The mutations of the sites that the cases reach.
