@@ -70,7 +70,6 @@ fn main() {
         ("all checks and counts", Options::checked()),
         ("all checks", Options { count: false, ..Options::checked() }),
         ("bounds", Options::unchecked(1)),
-        ("bounds, 2 workers", Options::unchecked(2)),
     ];
     for (mode, options) in modes {
         let launcher = HostLauncher::with(options);
