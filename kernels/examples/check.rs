@@ -12,17 +12,13 @@ fn main() -> ExitCode {
     let seeds = args.next().and_then(|seeds| seeds.parse().ok()).unwrap_or(8);
     let part = args.next().unwrap_or_default();
     let kernels: Vec<&KernelSpec> = device::kernels().filter(|kernel| kernel.name.contains(&part)).collect();
-    let report = check(&kernels, seeds, &mut |report| {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let report = check(&kernels, seeds, workers, &|report| {
         let state = if report.is_clean() { "clean" } else { "NOT CLEAN" };
         println!("{}: {state}, {} runs, {:.2} s", report.kernel, report.runs, report.elapsed.as_secs_f64());
     });
     println!("{report}");
-    let mut before = 0;
-    let score = score(&kernels, EQUIVALENT, &mut |kernel, score| {
-        let killed = score.killed_by_checker + score.killed_by_value;
-        println!("{}: {} mutations killed", kernel.name, killed - before);
-        before = killed;
-    });
+    let score = score(&kernels, EQUIVALENT, workers, &|kernel, score| println!("{}: {score}", kernel.name));
     match score {
         Ok(score) => {
             println!("{score}");

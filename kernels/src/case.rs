@@ -127,6 +127,11 @@ impl Case {
         self.data.iter().map(argument).collect()
     }
 
+    /// The elements of all its memory.
+    pub fn elements(&self) -> usize {
+        self.data.iter().map(CaseData::len).sum()
+    }
+
     /// Runs the case on a device and compares every output. The device's memory is as before afterwards.
     ///
     /// # Errors
@@ -161,7 +166,8 @@ impl Case {
         }
         submit(launcher, kernel, &args)?;
         for ((data, param), arg) in self.data.iter().zip(kernel.params).zip(&args) {
-            let (CaseData::Memory { before, after, element, tolerance }, ArgValue::Memory { address, .. }) = (data, arg)
+            let (CaseData::Memory { before, after, element, tolerance }, ArgValue::Memory { address, .. }) =
+                (data, arg)
             else {
                 continue;
             };

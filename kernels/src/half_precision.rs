@@ -5,6 +5,7 @@
 //! upper payload and becomes quiet. To f32: exact. Written out in integers, so that no platform's conversion
 //! instruction (or its absence) shows.
 
+use crate::math::Real;
 #[cfg(not(target_arch = "nvptx64"))]
 use half::{bf16, f16};
 
@@ -65,7 +66,7 @@ pub fn f32_of_f16_bits(x: u16) -> f32 {
 fn rounded_to_odd(x: f64) -> f32 {
     let nearest = x as f32;
     let back = f64::from(nearest);
-    let beyond = u32::from(f64::from_bits(back.to_bits() & !SIGN) > f64::from_bits(x.to_bits() & !SIGN));
+    let beyond = u32::from(Real::abs(back) > Real::abs(x));
     let odd = f32::from_bits(nearest.to_bits().wrapping_sub(beyond) | 1);
     let nan = f32::from_bits(
         ((x.to_bits() >> 32) as u32 & 0x8000_0000) | 0x7fc0_0000 | (x.to_bits() >> 29) as u32 & 0x3f_ffff,
@@ -73,8 +74,6 @@ fn rounded_to_odd(x: f64) -> f32 {
     let value = if back == x { nearest } else { odd };
     if x.is_nan() { nan } else { value }
 }
-
-const SIGN: u64 = 1 << 63;
 
 /// The bits of the nearest bf16.
 #[inline(always)]

@@ -1,5 +1,7 @@
 //! Kernels with planted mistakes: the checker names each, with its line and thread. And kernels without: it is silent.
 
+#![allow(clippy::if_same_then_else, reason = "barriers at two places are a planted mistake")]
+
 use selfsame_kernels::case::Case;
 use selfsame_kernels::host::{Finding, FindingKind, HostLauncher, Options, Schedule};
 use selfsame_kernels::kernel;

@@ -120,7 +120,7 @@ static EQUIVALENTS: &[Equivalent] = &[
 #[test]
 fn correct_kernels_are_clean_under_many_schedules() {
     let kernels = [&reverse::SPEC, &warp_sums::SPEC, &last_block_sum::SPEC];
-    let report = check(&kernels, 30, &mut |_| {});
+    let report = check(&kernels, 30, 2, &|_| {});
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.kernels.iter().map(|kernel| kernel.runs).collect::<Vec<_>>(), [3 * 31, 31, 31]);
     let counters = report.kernels[1].counters;
@@ -132,7 +132,7 @@ fn correct_kernels_are_clean_under_many_schedules() {
 #[test]
 fn mutations_are_killed() {
     let kernels = [&reverse::SPEC, &warp_sums::SPEC, &last_block_sum::SPEC];
-    let score = score(&kernels, EQUIVALENTS, &mut |_, _| {}).unwrap();
+    let score = score(&kernels, EQUIVALENTS, 2, &|_, _| {}).unwrap();
     assert!(score.survived.is_empty() && score.stale.is_empty(), "{score}");
     assert_eq!(score.equivalent.len(), 4, "{score}");
 }
@@ -146,7 +146,7 @@ fn entries_that_match_nothing_are_stale() {
         mutant: Mutant::Removed,
         reason: "none: it must be kept",
     };
-    let score = score(&[&warp_sums::SPEC], &[entry], &mut |_, _| {}).unwrap();
+    let score = score(&[&warp_sums::SPEC], &[entry], 1, &|_, _| {}).unwrap();
     assert_eq!(score.stale, ["warp_sums: SyncWarp 0 Removed"]);
 }
 
@@ -170,7 +170,7 @@ fn short_cases() -> Vec<Case> {
 
 #[test]
 fn wrong_kernels_are_reported() {
-    let report = check(&[&short::SPEC], 2, &mut |_| {});
+    let report = check(&[&short::SPEC], 2, 1, &|_| {});
     assert!(!report.is_clean());
     assert_eq!(report.kernels[0].findings[0].kind, FindingKind::NotWritten);
     assert!(report.to_string().ends_with("0 of 1 kernels clean; 1 cases, 3 runs, 0.0 s"), "{report}");

@@ -24,7 +24,9 @@ pub const CPU: &str = "sm_80";
 pub const PTX_FILE: &str = "ptx/sm_80.ptx";
 
 /// The flags of every compilation. `metadata` is fixed so that no symbol depends on where the build ran. A panic is a
-/// trap without formatting code.
+/// trap without formatting code. `linker-plugin-lto` ends optimisation before the passes that drop assumptions (LLVM 22):
+/// without it, what `simt` says about address spaces is gone when the back end looks for it, and every access to shared
+/// memory becomes a slow generic one.
 const FLAGS: &[&str] = &[
     "--edition=2024",
     "--target=nvptx64-nvidia-cuda",
@@ -116,7 +118,9 @@ impl Device {
         emit: [&str; N],
         extra: &[&str],
     ) -> Result<([String; N], Vec<String>)> {
-        let output = |kind: &str| self.libraries.join(format!("kernels.{}.{kind}", std::process::id()));
+        // Two compilations may run at a time, of this process and of others.
+        let key = format!("{}.{}", std::process::id(), &sha256::hex(extra.join(" ").as_bytes())[..8]);
+        let output = |kind: &str| self.libraries.join(format!("kernels.{key}.{kind}"));
         let mut rustc = self.rustc();
         rustc
             .current_dir(kernels)

@@ -82,14 +82,10 @@ fn split(assembly: &str) -> Result<Vec<Item>> {
     while let Some(line) = lines.next() {
         let is_function = line.contains(".entry ") || line.contains(".func ");
         if !is_function {
-            if ![".version", ".target", ".address_size", ".extern", ".global", ".visible", ".const"]
-                .iter()
-                .any(|directive| line.starts_with(directive))
-                || !line.starts_with(".version")
-                    && !line.starts_with(".target")
-                    && !line.starts_with(".address_size")
-                    && !line.ends_with(';')
-            {
+            let is_module_directive = [".version", ".target", ".address_size"].iter().any(|d| line.starts_with(d));
+            let is_variable = [".extern", ".global", ".visible", ".const"].iter().any(|d| line.starts_with(d));
+            let is_known = is_module_directive || is_variable && line.ends_with(';');
+            if !is_known {
                 return Err(Error::new(format!("unknown line outside any function: {line}")));
             }
             let declared = line.split(['[', '=', ';']).next().and_then(|s| s.split_whitespace().last());
@@ -111,7 +107,7 @@ fn split(assembly: &str) -> Result<Vec<Item>> {
         let mut text = format!("{line}\n");
         // A declaration ends with `;`, a definition with the brace that closes its body.
         let mut last = line;
-        while !last.starts_with('}') && !(last.ends_with(';') && !text.contains('{')) {
+        while !last.starts_with('}') && (text.contains('{') || !last.ends_with(';')) {
             last = lines.next().ok_or_else(|| Error::new(format!("{name} has no end")))?;
             text += last;
             text.push('\n');

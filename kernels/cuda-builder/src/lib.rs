@@ -6,7 +6,7 @@
 //! - [`canonical`]: the compiler's text without what depends on anything but the kernels;
 //! - [`prepare`]: what the build script of `selfsame-kernels` does;
 //! - [`ptx`], [`lint`]: a reader of PTX, and the static checks over it;
-//! - [`sites`]: the convergent operations of the source against those of the PTX;
+//! - [`sites`]: the barriers, shuffles and votes of the source against those of the PTX;
 //! - [`ptxas`]: registers, shared memory and spills per kernel, from NVIDIA's assembler.
 //!
 //! It depends on the standard library alone, because every build of the kernels builds it first.

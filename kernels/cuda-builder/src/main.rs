@@ -18,8 +18,8 @@ Commands:
           write the rebuilt text with --out and name it to them in SELFSAME_PTX
   lint    Proves from the PTX that threads that wait for each other all arrive, that there are no floating-point
           atomics, no approximate instructions, no local memory and no calls
-  sites   Proves, by building the kernels with line information, that no convergent operation was lost, and lists those
-          that the compiler has copied
+  sites   Proves, by building the kernels with line information, that no barrier was lost; lists the shuffles and votes
+          that were removed, and what was copied
   ptxas   Assembles the PTX for sm_80, sm_90 and sm_100, fails on a spill, and writes docs/kernels-ptxas.md
 
 Options:
@@ -211,17 +211,21 @@ fn run_sites(options: &Options) -> Result<()> {
     let recorded = Header::parse(&ptx).map(|header| header.compiler);
     let device = options.device(recorded.as_deref())?;
     let kernels = sites::compare(&device, &options.kernels, &ptx)?;
-    let (mut written, mut found) = (0, 0);
+    let (mut written, mut found, mut removed) = (0, 0, 0);
     for kernel in &kernels {
         written += kernel.sites;
         found += kernel.instructions;
-        for (site, copies) in &kernel.copied {
-            println!("{}: {copies} copies of {site}", kernel.name);
+        removed += kernel.removed.len();
+        if let Some(most) = kernel.copied.iter().map(|(_, copies)| copies).max() {
+            println!("note: {}: {} operations were copied, at most {most} times", kernel.name, kernel.copied.len());
+        }
+        for site in &kernel.removed {
+            println!("note: {}: nothing needs the result of {site}", kernel.name);
         }
     }
     println!(
-        "{}: {} kernels have {written} convergent operations in their sources, which became {found} instructions; none \
-         was lost",
+        "{}: {} kernels have {written} convergent operations in their sources; {removed} were not needed, the others \
+         became {found} instructions; no barrier was lost",
         path.display(),
         kernels.len()
     );

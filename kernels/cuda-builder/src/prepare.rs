@@ -3,7 +3,7 @@
 
 use crate::build::{Device, PTX_FILE, flags};
 use crate::header::Header;
-use crate::toolchain::{HINT, Toolchain};
+use crate::toolchain::Toolchain;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ pub struct Prepared {
 /// # Errors
 /// When a file cannot be written. A missing or failing device compiler is no error: see [`Prepared::warning`].
 pub fn prepare(kernels: &Path, out: &Path) -> Result<Prepared> {
-    prepare_with(kernels, out, |recorded| Toolchain::find(recorded))
+    prepare_with(kernels, out, Toolchain::find)
 }
 
 fn prepare_with(kernels: &Path, out: &Path, find: impl FnOnce(Option<&str>) -> Result<Toolchain>) -> Result<Prepared> {
@@ -55,8 +55,9 @@ fn prepare_with(kernels: &Path, out: &Path, find: impl FnOnce(Option<&str>) -> R
         std::fs::write(&ptx, &text).map_err(|e| Error::io(&ptx, &e))?;
         Ok(Prepared { ptx: ptx.clone(), fresh: false, warning: Some(warning), watch: watch.clone() })
     };
-    let Ok(toolchain) = find(header.as_ref().map(|header| header.compiler.as_str())) else {
-        return stale(format!("{reason}, so the GPU kernels are out of date: {HINT}."));
+    let toolchain = match find(header.as_ref().map(|header| header.compiler.as_str())) {
+        Ok(toolchain) => toolchain,
+        Err(error) => return stale(format!("{reason}, so the GPU kernels are out of date: {error}.")),
     };
     match Device::new(toolchain, out).and_then(|device| device.build(kernels)) {
         Ok(built) => {
@@ -74,6 +75,7 @@ fn prepare_with(kernels: &Path, out: &Path, find: impl FnOnce(Option<&str>) -> R
 mod tests {
     use super::*;
     use crate::header::hash_source;
+    use crate::toolchain::HINT;
 
     /// A kernels folder of one source file and the PTX that belongs to it.
     fn folder(name: &str) -> PathBuf {

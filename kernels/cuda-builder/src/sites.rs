@@ -1,10 +1,16 @@
-//! Where each barrier, shuffle, vote and `mma` of the PTX comes from: no convergent operation of the source was lost.
+//! Where each barrier, shuffle, vote and `mma` of the PTX comes from: no barrier of the source was lost.
 //!
 //! The kernels are compiled twice with line information: without any optimisation, where following the calls from a
 //! kernel's entry to the intrinsics lists every convergent operation that its source contains, each as the chain of
-//! source positions that leads there; and as they ship, where each intrinsic carries the same chain. The two sets of
-//! chains must be equal. The second build must have the very instructions of the PTX in question, so that what holds
-//! for it holds for what ships.
+//! source positions that leads there; and as they ship, where each intrinsic carries the same chain. Then
+//! - every barrier of the source must be among those that ship, in each kernel and for each chain of calls;
+//! - a shuffle, vote or `mma` may be missing: the compiler removes one whose result nothing needs, often because a
+//!   condition is known at compile time. These are listed. One that was needed would change the kernel's results,
+//!   which the interpreter's tests compare; a barrier has no result by which it would be missed;
+//! - whatever ships must be in the source.
+//!
+//! The second build must have the very instructions of the PTX in question, so that what holds for it holds for what
+//! ships.
 //!
 //! A chain that occurs more often than once was copied: by unrolling a loop, or by duplicating a branch. That is
 //! harmless where all threads take the same copy, which [`crate::lint`] proves of every copy.
@@ -24,12 +30,32 @@ pub struct KernelSites {
     pub sites: usize,
     /// How many its PTX contains.
     pub instructions: usize,
-    /// The chains that occur more often than once, with how often.
-    pub copied: Vec<(String, usize)>,
+    /// Those that occur more often than once in the PTX, with how often.
+    pub copied: Vec<(Site, usize)>,
+    /// Those that the compiler has removed.
+    pub removed: Vec<Site>,
 }
 
-/// Source positions from the intrinsic outwards.
-type Chain = Vec<String>;
+/// A convergent operation in the source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Site {
+    /// The intrinsic without the target's prefix: `shfl.sync.bfly.i32`.
+    pub operation: String,
+    /// Where it is called, and where that is called, outwards to the kernel.
+    pub chain: Vec<String>,
+}
+
+impl Site {
+    fn is_barrier(&self) -> bool {
+        self.operation.starts_with("bar")
+    }
+}
+
+impl std::fmt::Display for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at {}", self.operation, self.chain.join(", called from "))
+    }
+}
 
 /// Compares the convergent operations of the sources in the folder `kernels` with those of `ptx`.
 ///
@@ -38,8 +64,12 @@ type Chain = Vec<String>;
 pub fn compare(device: &Device, kernels: &Path, ptx: &str) -> Result<Vec<KernelSites>> {
     let lines = "-Cdebuginfo=line-tables-only";
     let plain = [lines, "-Cno-prepopulate-passes", "-Zmir-opt-level=0", "-Zinline-mir=no"];
-    let ([source], _) = device.compile(kernels, ["llvm-ir"], &plain)?;
-    let ([assembly, shipped], _) = device.compile(kernels, ["asm", "llvm-ir"], &[lines])?;
+    let (source, shipped) = std::thread::scope(|scope| {
+        let source = scope.spawn(|| device.compile(kernels, ["llvm-ir"], &plain));
+        let shipped = device.compile(kernels, ["asm", "llvm-ir"], &[lines]);
+        (source.join().unwrap_or_else(|_| Err(Error::new("the thread of the first compilation panicked"))), shipped)
+    });
+    let (([source], _), ([assembly, shipped], _)) = (source?, shipped?);
     same_instructions(&assembly, ptx)?;
     let instructions: BTreeMap<String, usize> = parse(ptx)?
         .into_iter()
@@ -88,18 +118,19 @@ fn without_line_information(assembly: &str) -> String {
 fn match_chains(source: &Module, shipped: &Module, instructions: &BTreeMap<String, usize>) -> Result<Vec<KernelSites>> {
     let mut kernels = Vec::new();
     for (name, &count) in instructions {
-        let [written, found] = [source, shipped].map(|module| module.chains(name));
+        let [written, found] = [source, shipped].map(|module| module.sites(name));
         let (written, found) = (written?, found?);
-        let wanted: BTreeSet<&Chain> = written.iter().collect();
-        let mut copies: BTreeMap<&Chain, usize> = BTreeMap::new();
-        for chain in &found {
-            *copies.entry(chain).or_default() += 1;
+        let wanted: BTreeSet<&Site> = written.iter().collect();
+        let mut copies: BTreeMap<&Site, usize> = BTreeMap::new();
+        for site in &found {
+            *copies.entry(site).or_default() += 1;
         }
-        if let Some(lost) = wanted.iter().find(|chain| !copies.contains_key(**chain)) {
-            return Err(Error::new(format!("kernel {name}: the compiler lost {}", lost.join(", called from "))));
+        let removed: Vec<Site> = wanted.iter().filter(|site| !copies.contains_key(**site)).copied().cloned().collect();
+        if let Some(lost) = removed.iter().find(|site| site.is_barrier()) {
+            return Err(Error::new(format!("kernel {name}: the compiler lost {lost}")));
         }
-        if let Some(new) = copies.keys().find(|chain| !wanted.contains(*chain)) {
-            return Err(Error::new(format!("kernel {name}: not in the source: {}", new.join(", called from "))));
+        if let Some(new) = copies.keys().find(|site| !wanted.contains(*site)) {
+            return Err(Error::new(format!("kernel {name}: not in the source: {new}")));
         }
         if found.len() != count {
             return Err(Error::new(format!(
@@ -107,16 +138,15 @@ fn match_chains(source: &Module, shipped: &Module, instructions: &BTreeMap<Strin
                 found.len()
             )));
         }
-        if count > 0 {
+        if !wanted.is_empty() {
+            let copied =
+                copies.into_iter().filter(|(_, copies)| *copies > 1).map(|(site, copies)| (site.clone(), copies));
             kernels.push(KernelSites {
                 name: name.clone(),
                 sites: wanted.len(),
                 instructions: count,
-                copied: copies
-                    .into_iter()
-                    .filter(|(_, copies)| *copies > 1)
-                    .map(|(chain, copies)| (chain.join(", called from "), copies))
-                    .collect(),
+                copied: copied.collect(),
+                removed,
             });
         }
     }
@@ -181,31 +211,32 @@ impl Module {
         Module { functions, locations, files }
     }
 
-    /// Every convergent operation that the kernel reaches, with the chain of positions that leads to it.
-    fn chains(&self, kernel: &str) -> Result<Vec<Chain>> {
-        let mut chains = Vec::new();
-        self.follow(kernel, &mut Vec::new(), &mut Vec::new(), &mut chains)?;
-        Ok(chains)
+    /// Every convergent operation that the kernel reaches.
+    fn sites(&self, kernel: &str) -> Result<Vec<Site>> {
+        let mut sites = Vec::new();
+        self.follow(kernel, &mut Vec::new(), &mut Vec::new(), &mut sites)?;
+        Ok(sites)
     }
 
+    /// Follows the calls of `function`, which was reached through the functions of `path`, called at `outer`.
     fn follow<'a>(
         &'a self,
         function: &'a str,
         path: &mut Vec<&'a str>,
-        outer: &mut Vec<Chain>,
-        chains: &mut Vec<Chain>,
+        outer: &mut Vec<Vec<String>>,
+        sites: &mut Vec<Site>,
     ) -> Result<()> {
         if path.contains(&function) {
             return Err(Error::new(format!("{function} calls itself: device code cannot recurse")));
         }
         path.push(function);
         for (callee, at) in self.functions.get(function).into_iter().flatten() {
-            if is_convergent(callee) {
-                let inner = std::iter::once(self.positions(*at));
-                chains.push(inner.chain(outer.iter().rev().cloned()).flatten().collect());
+            if let Some(operation) = convergent(callee) {
+                let chain = std::iter::once(self.positions(*at)).chain(outer.iter().rev().cloned()).flatten().collect();
+                sites.push(Site { operation: operation.to_owned(), chain });
             } else if self.functions.contains_key(callee) {
                 outer.push(self.positions(*at));
-                self.follow(callee, path, outer, chains)?;
+                self.follow(callee, path, outer, sites)?;
                 outer.pop();
             }
         }
@@ -214,7 +245,7 @@ impl Module {
     }
 
     /// A position and those it was inlined at.
-    fn positions(&self, at: u64) -> Chain {
+    fn positions(&self, at: u64) -> Vec<String> {
         let mut chain = Vec::new();
         let mut next = Some(at);
         while let Some(location) = next.and_then(|number| self.locations.get(&number)) {
@@ -226,12 +257,10 @@ impl Module {
     }
 }
 
-fn is_convergent(callee: &str) -> bool {
-    callee.strip_prefix("llvm.nvvm.").is_some_and(|name| {
-        ["bar", "shfl.", "vote.", "mma.", "ldmatrix.", "match.", "redux.", "activemask"]
-            .iter()
-            .any(|i| name.starts_with(i))
-    })
+/// The name of a convergent intrinsic without the target's prefix.
+fn convergent(callee: &str) -> Option<&str> {
+    const FAMILIES: &[&str] = &["bar", "shfl.", "vote.", "mma.", "ldmatrix.", "match.", "redux.", "activemask"];
+    callee.strip_prefix("llvm.nvvm.").filter(|name| FAMILIES.iter().any(|family| name.starts_with(family)))
 }
 
 /// The symbol, quoted or not, behind the first `mark`.
@@ -253,49 +282,65 @@ fn number_after(text: &str, mark: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// A kernel that calls a helper twice; the helper has a barrier.
+    /// A kernel that calls a helper twice; the helper has a barrier and a vote.
     const SOURCE: &str = "define ptx_kernel void @k() {\n  call void @helper(), !dbg !1\n  call void @helper(), !dbg !2\n}\n\
-        define internal void @helper() {\n  call void @llvm.nvvm.barrier.cta.sync.aligned.all(i32 0), !dbg !3\n}\n\
+        define internal void @helper() {\n  call void @llvm.nvvm.barrier.cta.sync.aligned.all(i32 0), !dbg !3\n  \
+        %1 = call i1 @llvm.nvvm.vote.all.sync(i32 -1, i1 true), !dbg !4\n}\n\
         !1 = !DILocation(line: 10, column: 5, scope: !7)\n!2 = !DILocation(line: 11, column: 5, scope: !7)\n\
-        !3 = !DILocation(line: 3, column: 9, scope: !7)\n!7 = distinct !DISubprogram(name: \"k\", file: !8)\n\
-        !8 = !DIFile(filename: \"src/k.rs\", directory: \"\")\n";
+        !3 = !DILocation(line: 3, column: 9, scope: !7)\n!4 = !DILocation(line: 4, column: 9, scope: !7)\n\
+        !7 = distinct !DISubprogram(name: \"k\", file: !8)\n!8 = !DIFile(filename: \"src/k.rs\", directory: \"\")\n";
 
-    /// The same after inlining; `CALLS` are the barriers in it.
-    fn shipped(calls: &str) -> Module {
+    /// The same after inlining, with these calls left in the kernel: operation, line, line of the helper's call.
+    fn compared(calls: &[(&str, u32, u32)]) -> Result<Vec<KernelSites>> {
+        let (mut body, mut positions) = (String::new(), String::new());
+        for (i, (operation, line, outer)) in calls.iter().enumerate() {
+            let (at, inlined_at) = (100 + 2 * i, 101 + 2 * i);
+            body += &format!("  tail call void @llvm.nvvm.{operation}(i32 0), !dbg !{at}\n");
+            positions += &format!(
+                "!{at} = !DILocation(line: {line}, column: 9, scope: !7, inlinedAt: !{inlined_at})\n\
+                 !{inlined_at} = distinct !DILocation(line: {outer}, column: 5, scope: !7)\n"
+            );
+        }
         let text = format!(
-            "define ptx_kernel void @k() {{\n{calls}}}\n!1 = !DILocation(line: 3, column: 9, scope: !7, inlinedAt: !3)\n\
-             !2 = !DILocation(line: 3, column: 9, scope: !7, inlinedAt: !4)\n!3 = !DILocation(line: 10, column: 5, scope: !7)\n\
-             !4 = !DILocation(line: 11, column: 5, scope: !7)\n!7 = distinct !DISubprogram(file: !8)\n\
+            "define ptx_kernel void @k() {{\n{body}}}\n{positions}!7 = distinct !DISubprogram(file: !8)\n\
              !8 = !DIFile(filename: \"src/k.rs\")\n"
         );
-        Module::parse(&text)
+        let instructions = BTreeMap::from([("k".to_owned(), calls.len())]);
+        match_chains(&Module::parse(SOURCE), &Module::parse(&text), &instructions)
     }
 
-    fn barrier(position: u32) -> String {
-        format!("  tail call void @llvm.nvvm.barrier.cta.sync.aligned.all(i32 0), !dbg !{position}\n")
-    }
-
-    fn compared(calls: &str, count: usize) -> Result<Vec<KernelSites>> {
-        match_chains(&Module::parse(SOURCE), &shipped(calls), &BTreeMap::from([("k".into(), count)]))
-    }
+    const BARRIER: &str = "barrier.cta.sync.aligned.all";
+    const VOTE: &str = "vote.all.sync";
 
     #[test]
     fn each_call_of_a_helper_is_a_site_of_its_own() {
-        let kernels = compared(&(barrier(1) + &barrier(2)), 2).unwrap();
-        assert_eq!((kernels[0].sites, kernels[0].copied.len()), (2, 0));
+        let kernels = compared(&[(BARRIER, 3, 10), (VOTE, 4, 10), (BARRIER, 3, 11), (VOTE, 4, 11)]).unwrap();
+        let [kernel] = kernels.as_slice() else { panic!("one kernel") };
+        assert_eq!((kernel.sites, kernel.instructions, kernel.copied.len(), kernel.removed.len()), (4, 4, 0, 0));
     }
 
     #[test]
     fn a_lost_barrier_is_named_by_where_it_was_called() {
-        let error = compared(&barrier(1), 1).unwrap_err().to_string();
-        assert!(error.contains("lost src/k.rs:3:9, called from src/k.rs:11:5"), "{error}");
+        let error = compared(&[(BARRIER, 3, 10), (VOTE, 4, 10), (VOTE, 4, 11)]).unwrap_err().to_string();
+        assert!(
+            error.contains("lost barrier.cta.sync.aligned.all at src/k.rs:3:9, called from src/k.rs:11:5"),
+            "{error}"
+        );
     }
 
     #[test]
-    fn a_copy_is_reported() {
-        let kernels = compared(&(barrier(1) + &barrier(2) + &barrier(2)), 3).unwrap();
-        assert_eq!(kernels[0].copied, [("src/k.rs:3:9, called from src/k.rs:11:5".to_owned(), 2)]);
-        // What the back end drops after that is seen in the number of instructions.
-        assert!(compared(&(barrier(1) + &barrier(2)), 1).is_err());
+    fn a_vote_that_nobody_needs_may_go() {
+        let kernels = compared(&[(BARRIER, 3, 10), (VOTE, 4, 10), (BARRIER, 3, 11)]).unwrap();
+        assert_eq!(kernels[0].removed[0].to_string(), "vote.all.sync at src/k.rs:4:9, called from src/k.rs:11:5");
+    }
+
+    #[test]
+    fn copies_are_counted_and_strangers_refused() {
+        let whole = [(BARRIER, 3, 10), (VOTE, 4, 10), (BARRIER, 3, 11), (VOTE, 4, 11)];
+        let copied = compared(&[&whole[..], &[(BARRIER, 3, 11)]].concat()).unwrap();
+        assert_eq!(copied[0].copied.len(), 1);
+        assert_eq!(copied[0].copied[0].1, 2);
+        let error = compared(&[&whole[..], &[(BARRIER, 99, 11)]].concat()).unwrap_err().to_string();
+        assert!(error.contains("not in the source"), "{error}");
     }
 }

@@ -31,7 +31,8 @@ pub(crate) fn blocks(code: &mut [Instruction]) -> Vec<Block> {
         starts.iter().zip(ends).map(|(&start, end)| Block { start, end, join: None }).collect();
     let successors: Vec<Vec<usize>> =
         blocks.iter().enumerate().map(|(i, block)| successors(i, &code[block.end - 1])).collect();
-    for (block, join) in blocks.iter_mut().zip(post_dominators(&successors)) {
+    let ends: Vec<bool> = blocks.iter().map(|block| matches!(code[block.end - 1].op, Op::Exit)).collect();
+    for (block, join) in blocks.iter_mut().zip(post_dominators(&successors, &ends)) {
         block.join = join;
     }
     blocks
@@ -51,15 +52,17 @@ fn successors(at: usize, last: &Instruction) -> Vec<usize> {
     next
 }
 
-/// The immediate post-dominator of each block; `None` where that is the end of the thread.
+/// The immediate post-dominator of each block; `None` where that is the end of the thread. In the blocks of `ends` a
+/// thread may end.
 ///
 /// Dominators of the reversed graph from a virtual end (Cooper, Harvey, Kennedy: A Simple, Fast Dominance Algorithm,
-/// 2001). A block that cannot reach the end has none.
-fn post_dominators(successors: &[Vec<usize>]) -> Vec<Option<usize>> {
+/// 2001). A block that cannot reach the end has none, and ways through it do not count: a trap ends the launch, so no
+/// lane waits for those that go there.
+fn post_dominators(successors: &[Vec<usize>], ends: &[bool]) -> Vec<Option<usize>> {
     let end = successors.len();
     let mut predecessors = vec![Vec::new(); end + 1];
     for (from, next) in successors.iter().enumerate() {
-        if next.is_empty() {
+        if ends[from] {
             predecessors[end].push(from);
         }
         next.iter().for_each(|&to| predecessors[to].push(from));
@@ -99,7 +102,7 @@ fn post_dominators(successors: &[Vec<usize>]) -> Vec<Option<usize>> {
     while changed {
         changed = false;
         for &node in order.iter().rev().skip(1) {
-            let exits = successors[node].is_empty().then_some(end);
+            let exits = ends[node].then_some(end);
             let known = successors[node].iter().copied().chain(exits).filter(|&next| immediate[next] != usize::MAX);
             let Some(joined) = known.reduce(|a, b| meet(&immediate, a, b)) else { continue };
             changed |= immediate[node] != joined;
@@ -113,22 +116,35 @@ fn post_dominators(successors: &[Vec<usize>]) -> Vec<Option<usize>> {
 mod tests {
     use super::*;
 
+    /// As [`post_dominators`]; threads end in the blocks without successors.
+    fn joins(successors: &[Vec<usize>]) -> Vec<Option<usize>> {
+        let ends: Vec<bool> = successors.iter().map(Vec::is_empty).collect();
+        post_dominators(successors, &ends)
+    }
+
     #[test]
-    fn joins() {
+    fn ways_meet_where_all_pass() {
         // 0: if -> 1, 2; 1 -> 3; 2: loop head -> 2, 3; 3: early end -> 4, 5; 4 ends; 5 ends.
-        let joins = post_dominators(&[vec![1, 2], vec![3], vec![2, 3], vec![4, 5], vec![], vec![]]);
-        assert_eq!(joins, [Some(3), Some(3), Some(3), None, None, None]);
+        let found = joins(&[vec![1, 2], vec![3], vec![2, 3], vec![4, 5], vec![], vec![]]);
+        assert_eq!(found, [Some(3), Some(3), Some(3), None, None, None]);
     }
 
     #[test]
     fn a_loop_with_a_break() {
         // 0 -> 1; 1: break -> 3, 2; 2 -> 1; 3: -> 4; 4 ends.
-        let joins = post_dominators(&[vec![1], vec![3, 2], vec![1], vec![4], vec![]]);
-        assert_eq!(joins, [Some(1), Some(3), Some(1), Some(4), None]);
+        let found = joins(&[vec![1], vec![3, 2], vec![1], vec![4], vec![]]);
+        assert_eq!(found, [Some(1), Some(3), Some(1), Some(4), None]);
     }
 
     #[test]
     fn a_loop_without_an_end() {
-        assert_eq!(post_dominators(&[vec![1, 2], vec![1], vec![]]), [Some(2), None, None]);
+        assert_eq!(joins(&[vec![1, 2], vec![1], vec![]]), [Some(2), None, None]);
+    }
+
+    #[test]
+    fn ways_into_a_trap_do_not_count() {
+        // 0: if -> 1, 3; 1: check -> 2, 3; 2 traps; 3 ends.
+        let successors = [vec![1, 3], vec![2, 3], vec![], vec![]];
+        assert_eq!(post_dominators(&successors, &[false, false, false, true]), [Some(3), Some(3), None, None]);
     }
 }

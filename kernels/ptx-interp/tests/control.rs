@@ -187,6 +187,19 @@ fn traps_name_their_thread() {
 }
 
 #[test]
+fn checks_that_trap_do_not_part_lanes() {
+    let body = format!(
+        "setp.ge.u32 %p0, %t, 20; @%p0 bra END;
+        setp.ne.u32 %p1, %n, 0; @%p1 bra GOOD; bra.uni BAD;
+        GOOD: rem.u32 %r0, %t, %n; bra.uni END;
+        BAD: trap; exit;
+        END: {TOGETHER}"
+    );
+    assert!(run(&body, 32, 3).is_ok());
+    assert!(fails(&body, 32, 0).contains("stopped itself"));
+}
+
+#[test]
 fn counts_are_by_thread() {
     let body = "mov.b32 %f0, 0f3F800000; setp.lt.u32 %p0, %t, 10;
         @%p0 fma.rn.f32 %f1, %f0, %f0, %f0; add.rn.f32 %f2, %f0, %f0; mul.rn.f32 %f3, %f0, %f0;

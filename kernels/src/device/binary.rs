@@ -342,7 +342,7 @@ kernel! {
         each::<EACH, _>(n, |i| x.get(i), |i, x| y.set(i, x ^ 1));
     }
 
-    /// y = x + bias\[column\] of a matrix `[rows, cols]`.
+    /// y = x + `bias[column]` of a matrix `[rows, cols]`.
     bias_add(x: In<f32>[rows * cols], bias: In<f32>[cols], y: Out<f32>[rows * cols], rows: u32, cols: u32)
     grid [(rows * cols).div_ceil(RUN)] block [THREADS]
     cost { flop: rows * cols, reread: 4 * rows.saturating_sub(1) * cols }
@@ -351,7 +351,7 @@ kernel! {
         each::<EACH, _>(rows * cols, |i| x.get(i) + bias.get(divide(i, cols).1), |i, sum| y.set(i, sum));
     }
 
-    /// y = relu(x + bias\[column\]) of a matrix `[rows, cols]`: the bits of the two operations one after the other.
+    /// y = relu(x + `bias[column]`) of a matrix `[rows, cols]`: the bits of the two operations one after the other.
     bias_relu(x: In<f32>[rows * cols], bias: In<f32>[cols], y: Out<f32>[rows * cols], rows: u32, cols: u32)
     grid [(rows * cols).div_ceil(RUN)] block [THREADS]
     cost { flop: 2 * rows * cols, reread: 4 * rows.saturating_sub(1) * cols }
@@ -364,7 +364,7 @@ kernel! {
         );
     }
 
-    /// y = gelu(x + bias\[column\]) of a matrix `[rows, cols]`: the bits of the two operations one after the other.
+    /// y = gelu(x + `bias[column]`) of a matrix `[rows, cols]`: the bits of the two operations one after the other.
     bias_gelu(x: In<f32>[rows * cols], bias: In<f32>[cols], y: Out<f32>[rows * cols], rows: u32, cols: u32)
     grid [(rows * cols).div_ceil(RUN)] block [THREADS]
     cost { flop: 4 * rows * cols, special: rows * cols, reread: 4 * rows.saturating_sub(1) * cols }

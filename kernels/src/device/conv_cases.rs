@@ -2,6 +2,7 @@
 
 use super::conv::*;
 use super::conv_weight::*;
+use super::depthwise::*;
 use crate::case::{Case, exactly, noise};
 use crate::order::LEAF;
 use crate::reference;
@@ -36,6 +37,24 @@ pub(super) fn shapes() -> Vec<Conv2d> {
     ]
 }
 
+/// What every depthwise kernel is tried with.
+fn depthwise_shapes() -> Vec<Conv2d> {
+    let of_groups = |groups, shape| Conv2d { groups, ..shape };
+    vec![
+        of_groups(1, plain(1, [1, 1], [1, 1], [1, 1])),
+        // The last leaf and the last warp's channels are ragged.
+        of_groups(33, Conv2d { padding: [1, 1], ..plain(17, [3, 2], [33, 33], [3, 3]) }),
+        // Two outputs per channel; strides, dilations.
+        Conv2d { stride: [2, 3], padding: [1, 2], dilation: [2, 1], ..of_groups(3, plain(2, [6, 7], [3, 6], [3, 2])) },
+        // A tap that lies before the image.
+        Conv2d { stride: [3, 3], padding: [1, 0], ..of_groups(2, plain(1, [2, 4], [2, 2], [3, 3])) },
+        // More than a round of chunks in a leaf, some without terms.
+        Conv2d { padding: [22, 85], dilation: [20, 1], ..plain(1, [1, 1], [1, 1], [2, 1]) },
+        // Two chunks of taps; the first and the last output row have terms in one of them only.
+        Conv2d { padding: [22, 11], ..of_groups(2, plain(1, [1, 1], [2, 2], [23, 23])) },
+    ]
+}
+
 /// Numbers with infinities and NaN among them: a padded tap that were multiplied by 0 would show.
 pub(super) fn spiked(n: usize, seed: u64) -> Vec<f32> {
     let mut x = noise(n, seed);
@@ -56,7 +75,10 @@ pub(super) fn leaf_gradients(shape: &Conv2d, x: &[f32], dy: &[f32]) -> Vec<f32> 
 }
 
 macro_rules! cases {
-    ($($cases:ident $kernel:ident($first:ident, $second:ident) $result:ident = $reference:expr;)+) => {$(
+    ($(
+        $cases:ident $kernel:ident($first:ident, $second:ident) $result:ident = $reference:path,
+        $shapes:ident [$($groups:ident)?];
+    )+) => {$(
         pub(super) fn $cases() -> Vec<Case> {
             let case = |shape: Conv2d| {
                 let x = shape.n * shape.h * shape.w * shape.c;
@@ -72,30 +94,33 @@ macro_rules! cases {
                 let $second = noise(lengths(stringify!($second)), 2);
                 let $result = exactly($reference(&shape, &$first, &$second));
                 let name = format!("{shape:?}");
-                let Conv2d { n, h, w, c, c_out, kh, kw, stride, padding, dilation, groups } = shape;
+                let Conv2d { n, h, w, c, c_out, kh, kw, stride, padding, dilation, .. } = shape;
                 let (oh, ow) = (shape.oh() as u32, shape.ow() as u32);
-                let [n, h, w, c, c_out, kh, kw, groups] = [n, h, w, c, c_out, kh, kw, groups].map(|n| n as u32);
+                let [n, h, w, c, c_out, kh, kw] = [n, h, w, c, c_out, kh, kw].map(|n| n as u32);
                 let [[stride_h, stride_w], [pad_h, pad_w], [dil_h, dil_w]] =
                     [stride, padding, dilation].map(|pair| pair.map(|n| n as u32));
                 $kernel::TestCase {
                     $first, $second, $result, n, h, w, c, oh, ow, c_out, kh, kw, stride_h, stride_w, pad_h, pad_w,
-                    dil_h, dil_w, groups,
+                    dil_h, dil_w, $($groups: shape.groups as u32,)?
                 }
                 .named(name)
             };
-            shapes().into_iter().map(case).collect()
+            $shapes().into_iter().map(case).collect()
         }
     )+};
 }
 
 cases! {
-    conv2d_cases conv2d(x, weight) y = reference::conv2d;
-    conv2d_narrow_cases conv2d_narrow(x, weight) y = reference::conv2d;
-    conv2d_small_cases conv2d_small(x, weight) y = reference::conv2d;
-    conv2d_input_grad_cases conv2d_input_grad(dy, weight) dx = reference::conv2d_input_grad;
-    conv2d_input_grad_narrow_cases conv2d_input_grad_narrow(dy, weight) dx = reference::conv2d_input_grad;
-    conv2d_input_grad_small_cases conv2d_input_grad_small(dy, weight) dx = reference::conv2d_input_grad;
-    conv2d_weight_grad_leaves_cases conv2d_weight_grad_leaves(x, dy) dw = leaf_gradients;
-    conv2d_weight_grad_leaves_narrow_cases conv2d_weight_grad_leaves_narrow(x, dy) dw = leaf_gradients;
-    conv2d_weight_grad_leaves_small_cases conv2d_weight_grad_leaves_small(x, dy) dw = leaf_gradients;
+    conv2d_cases conv2d(x, weight) y = reference::conv2d, shapes [groups];
+    conv2d_narrow_cases conv2d_narrow(x, weight) y = reference::conv2d, shapes [groups];
+    conv2d_small_cases conv2d_small(x, weight) y = reference::conv2d, shapes [groups];
+    conv2d_input_grad_cases conv2d_input_grad(dy, weight) dx = reference::conv2d_input_grad, shapes [groups];
+    conv2d_input_grad_narrow_cases conv2d_input_grad_narrow(dy, weight) dx = reference::conv2d_input_grad, shapes [groups];
+    conv2d_input_grad_small_cases conv2d_input_grad_small(dy, weight) dx = reference::conv2d_input_grad, shapes [groups];
+    conv2d_weight_grad_leaves_cases conv2d_weight_grad_leaves(x, dy) dw = leaf_gradients, shapes [groups];
+    conv2d_weight_grad_leaves_narrow_cases conv2d_weight_grad_leaves_narrow(x, dy) dw = leaf_gradients, shapes [groups];
+    conv2d_weight_grad_leaves_small_cases conv2d_weight_grad_leaves_small(x, dy) dw = leaf_gradients, shapes [groups];
+    depthwise_conv2d_cases depthwise_conv2d(x, weight) y = reference::conv2d, depthwise_shapes [];
+    depthwise_conv2d_input_grad_cases depthwise_conv2d_input_grad(dy, weight) dx = reference::conv2d_input_grad, depthwise_shapes [];
+    depthwise_conv2d_weight_grad_leaves_cases depthwise_conv2d_weight_grad_leaves(x, dy) dw = leaf_gradients, depthwise_shapes [];
 }

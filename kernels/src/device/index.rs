@@ -17,7 +17,7 @@ use crate::simt::*;
 macro_rules! reading_kernels {
     ($($(#[doc = $doc:literal])+ $gather:ident $select:ident: $type:ident;)+) => {
         kernel! {$(
-            /// y[o, j, i] = x[o, index[o, j, i], i], with j in 0..k.
+            /// `y[o, j, i] = x[o, index[o, j, i], i]`, with j in 0..k.
             $(#[doc = $doc])+
             $gather(
                 x: In<$type>[outer * n * inner], index: In<i64>[outer * k * inner], y: Out<$type>[outer * k * inner],
@@ -38,7 +38,7 @@ macro_rules! reading_kernels {
                 );
             }
 
-            /// y[o, j, i] = x[o, index[j], i], with j in 0..k.
+            /// `y[o, j, i] = x[o, index[j], i]`, with j in 0..k.
             $(#[doc = $doc])+
             $select(
                 x: In<$type>[outer * n * inner], index: In<i64>[k], y: Out<$type>[outer * k * inner],
@@ -105,7 +105,7 @@ reading_kernels! {
 }
 
 kernel! {
-    /// base[o, index[o, j, i], i] += src[o, j, i] for j = 0, 1, ... k - 1 in this order: the adjoint of [`gather`].
+    /// `base[o, index[o, j, i], i] += src[o, j, i]` for j = 0, 1, ... k - 1 in this order: the adjoint of [`gather`].
     scatter_add(
         base: InOut<f32>[outer * n * inner], index: In<i64>[outer * k * inner], src: In<f32>[outer * k * inner],
         outer: u32, n: u32, inner: u32, k: u32,
@@ -129,7 +129,7 @@ kernel! {
         }
     }
 
-    /// base[o, index[j], i] += src[o, j, i] for j = 0, 1, ... k - 1 in this order: the adjoint of [`index_select`].
+    /// `base[o, index[j], i] += src[o, j, i]` for j = 0, 1, ... k - 1 in this order: the adjoint of [`index_select`].
     index_add(
         base: InOut<f32>[outer * n * inner], index: In<i64>[k], src: In<f32>[outer * k * inner],
         outer: u32, n: u32, inner: u32, k: u32,
@@ -152,7 +152,7 @@ kernel! {
         }
     }
 
-    /// y[row, class] = 1 where class = index\[row\], else 0.
+    /// `y[row, class]` = 1 where class = `index[row]`, else 0.
     one_hot(index: In<i64>[rows], y: Out<f32>[rows * classes], rows: u32, classes: u32)
     grid [(rows * classes).div_ceil(RUN)] block [THREADS]
     cost { reread: 8 * rows * classes.saturating_sub(1) }

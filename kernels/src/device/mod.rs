@@ -9,6 +9,7 @@ pub mod conv;
 mod conv_cases;
 pub mod conv_weight;
 pub mod convert;
+pub mod depthwise;
 pub mod index;
 pub mod interpolate;
 pub mod layout;
@@ -40,6 +41,7 @@ pub static FAMILIES: &[(&str, &[&KernelSpec])] = &[
     ("conv", conv::KERNELS),
     ("conv_weight", conv_weight::KERNELS),
     ("convert", convert::KERNELS),
+    ("depthwise", depthwise::KERNELS),
     ("index", index::KERNELS),
     ("interpolate", interpolate::KERNELS),
     ("layout", layout::KERNELS),

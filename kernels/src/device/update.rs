@@ -153,14 +153,23 @@ kernel! {
         } else {
             (0, 0, 0.0)
         };
-        let (mut w_sum, mut g_sum) = (0.0, 0.0);
-        for j in strided(lane, length, LANES as u32) {
-            let weight = w.get(start + j);
-            let gradient = Real::mul_add(decay, weight, g.get(start + j));
-            w_sum = Real::mul_add(weight, weight, w_sum);
-            g_sum = Real::mul_add(gradient, gradient, g_sum);
+        const STEP: u32 = LANES as u32;
+        let load = |j: u32| (w.get(start + j), g.get(start + j));
+        let add = |(w_sum, g_sum): (f32, f32), (weight, gradient): (f32, f32)| {
+            let gradient = Real::mul_add(decay, weight, gradient);
+            (Real::mul_add(weight, weight, w_sum), Real::mul_add(gradient, gradient, g_sum))
+        };
+        let mut sums = (0.0, 0.0);
+        // Four elements of a lane at a time, loaded before they are added in order.
+        let fours = length - length % (4 * STEP);
+        for j in strided(lane, fours, 4 * STEP) {
+            let loaded = (load(j), load(j + STEP), load(j + 2 * STEP), load(j + 3 * STEP));
+            sums = add(add(add(add(sums, loaded.0), loaded.1), loaded.2), loaded.3);
         }
-        let (w_sum, g_sum) = (half_warp_sum(ALL_LANES, w_sum), half_warp_sum(ALL_LANES, g_sum));
+        for j in strided(fours + lane, length, STEP) {
+            sums = add(sums, load(j));
+        }
+        let (w_sum, g_sum) = (half_warp_sum(ALL_LANES, sums.0), half_warp_sum(ALL_LANES, sums.1));
         if here && lane == 0 {
             w_sq.set(chunk, w_sum);
             g_sq.set(chunk, g_sum);

@@ -9,6 +9,8 @@ use crate::kernel::KernelSpec;
 use crate::launch::LaunchError;
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What the check of a kernel found.
@@ -71,17 +73,46 @@ impl fmt::Display for CheckReport {
 const KEPT: usize = 8;
 
 /// Runs every case of the kernels in order, and then under `seeds` further schedules, random and adversarial in turn,
-/// every third one with pauses between accesses; compares the results and collects what the checker finds. `progress`
-/// is called after each kernel.
+/// every third one with pauses between accesses; compares the results and collects what the checker finds. `workers`
+/// threads of the host share the kernels. `progress` is called after each kernel.
 ///
 /// The kernels are those of [`crate::device`], or a user's own.
-pub fn check(kernels: &[&'static KernelSpec], seeds: u64, progress: &mut dyn FnMut(&KernelReport)) -> CheckReport {
-    let kernels = kernels.iter().map(|kernel| {
+pub fn check(
+    kernels: &[&'static KernelSpec],
+    seeds: u64,
+    workers: usize,
+    progress: &(dyn Fn(&KernelReport) + Sync),
+) -> CheckReport {
+    let kernels = shared_out(kernels, workers, |kernel| {
         let report = check_kernel(kernel, seeds);
         progress(&report);
         report
     });
-    CheckReport { kernels: kernels.collect() }
+    CheckReport { kernels }
+}
+
+/// Calls `work` on each kernel, on `workers` threads; the results are in the kernels' order.
+pub(super) fn shared_out<R: Send>(
+    kernels: &[&'static KernelSpec],
+    workers: usize,
+    work: impl Fn(&'static KernelSpec) -> R + Sync,
+) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results: Vec<_> = kernels.iter().map(|_| Mutex::new(None)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..workers.max(1) {
+            scope.spawn(|| {
+                while let Some((kernel, result)) = {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    kernels.get(index).zip(results.get(index))
+                } {
+                    *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(work(kernel));
+                }
+            });
+        }
+    });
+    let done = |result: Mutex<Option<R>>| result.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.into_iter().filter_map(done).collect()
 }
 
 fn check_kernel(kernel: &'static KernelSpec, seeds: u64) -> KernelReport {

@@ -103,11 +103,11 @@ impl Checker {
         }
         let data = view.data.wrapping_add(start);
         let alignment = bytes.min(16);
-        if data as usize % alignment != 0 {
+        if !(data as usize).is_multiple_of(alignment) {
             let element = self.element(&view, index, width);
             let detail = format!("{element}, whose address is no multiple of {alignment} bytes");
             self.report(FindingKind::Misaligned, Some(&view), Some(Place::from(at)), None, me, detail);
-            if data as usize % size != 0 {
+            if !(data as usize).is_multiple_of(size) {
                 return None;
             }
         }

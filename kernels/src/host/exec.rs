@@ -1,23 +1,20 @@
-//! One block: its threads as coroutines, its shared memory, its meetings.
+//! The vocabulary as the running thread says it: accesses, meetings, shared memory.
 #![allow(unsafe_code)]
 
 use super::checker::{Access, Checker, Name, Region};
 use super::finding::{Finding, FindingKind, Findings, Place};
-use super::meeting::{Meeting, Resume, Trouble, Wait};
+use super::meeting::{Resume, Wait};
 use super::mma::Fragment;
 use super::mutation::Mutant;
-use super::schedule::{Ready, Schedule, position as position_of};
 use super::shadow::Shadow;
 use super::site::{NO_MEMORY, Operation};
-use super::stack::ThreadStack;
 use crate::kernel::KernelSpec;
-use crate::launch::Geometry;
-use crate::simt::{Dim3, Element};
-use corosensei::{Coroutine, CoroutineResult, Yielder};
+use crate::simt::{AtomicInteger, Dim3, Element};
+use corosensei::Yielder;
 use std::cell::{Cell, RefCell, UnsafeCell};
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
-use std::sync::Once;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::panic::Location;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 /// An argument of a launch as the kernel sees it on the host.
 #[derive(Clone, Copy, Debug)]
@@ -87,32 +84,30 @@ pub enum Exchange {
 }
 
 /// A thread of the running block.
-struct Thread {
-    position: Position,
-    yielder: Cell<*const Yielder<Resume, Wait>>,
-    block: *const Block,
+pub(super) struct Thread {
+    pub(super) position: Position,
+    pub(super) yielder: Cell<*const Yielder<Resume, Wait>>,
+    pub(super) block: *const Block,
 }
 
 /// What the threads of a block share.
-struct Block {
-    kernel: &'static KernelSpec,
-    tiles: UnsafeCell<Tiles>,
+pub(super) struct Block {
+    pub(super) kernel: &'static KernelSpec,
+    pub(super) tiles: UnsafeCell<Tiles>,
     /// Null where checks are off.
-    checker: *mut Checker,
+    pub(super) checker: *mut Checker,
     /// Where checks are off.
-    findings: RefCell<Findings>,
+    pub(super) findings: RefCell<Findings>,
 }
 
 thread_local! {
-    static RUNNING: Cell<*const Thread> = const { Cell::new(std::ptr::null()) };
-    /// The message and place of the running thread's panic.
-    static PANIC: RefCell<Option<(String, Option<Place>)>> = const { RefCell::new(None) };
+    pub(super) static RUNNING: Cell<*const Thread> = const { Cell::new(std::ptr::null()) };
 }
 
 fn running() -> &'static Thread {
     let running = RUNNING.get();
     assert!(!running.is_null(), "a kernel's vocabulary is for kernels: it was used outside a launch");
-    // SAFETY: set by `Worker::run` to the thread that it resumes, which outlives the resumption.
+    // SAFETY: set by the worker to the thread that it resumes, which outlives the resumption.
     unsafe { &*running }
 }
 
@@ -140,7 +135,14 @@ impl Thread {
 }
 
 impl Block {
-    fn report(&self, kind: FindingKind, at: Option<Place>, other: Option<Place>, me: &Position, detail: String) {
+    pub(super) fn report(
+        &self,
+        kind: FindingKind,
+        at: Option<Place>,
+        other: Option<Place>,
+        me: &Position,
+        detail: String,
+    ) {
         // SAFETY: as in `Thread::checked`.
         match unsafe { self.checker.as_mut() } {
             Some(checker) => checker.report(kind, None, at, other, me, detail),
@@ -255,30 +257,34 @@ fn outside(access: Access) {
     me.block().report(FindingKind::OutOfBounds, Some(Place::from(access.at)), None, &me.position, detail);
 }
 
-/// The atomic view of an element.
-macro_rules! atomically {
-    ($pointer:expr, $size:expr, $atomic:ident => $do:expr) => {
-        // SAFETY: `reach` gave the pointer: it lies in living memory and is aligned for its element; all accesses
-        // while kernels run are atomic.
-        match $size {
-            1 => {
-                let $atomic = unsafe { AtomicU8::from_ptr($pointer.cast()) };
-                $do
-            }
-            2 => {
-                let $atomic = unsafe { AtomicU16::from_ptr($pointer.cast()) };
-                $do
-            }
-            4 => {
-                let $atomic = unsafe { AtomicU32::from_ptr($pointer.cast()) };
-                $do
-            }
-            _ => {
-                let $atomic = unsafe { AtomicU64::from_ptr($pointer.cast()) };
-                $do
-            }
-        }
+/// The element at `$pointer` as an atomic of the host.
+macro_rules! element {
+    ($atomic:ident at $pointer:expr) => {
+        // SAFETY: `reach` gave the pointer: it lies in living memory and is aligned for its element; while kernels run,
+        // all accesses are atomic.
+        unsafe { $atomic::from_ptr($pointer.cast()) }
     };
+}
+
+#[inline(always)]
+fn load<T: Element>(at: *mut T) -> T {
+    T::from_bits(match size_of::<T>() {
+        1 => u64::from(element!(AtomicU8 at at).load(Relaxed)),
+        2 => u64::from(element!(AtomicU16 at at).load(Relaxed)),
+        4 => u64::from(element!(AtomicU32 at at).load(Relaxed)),
+        _ => element!(AtomicU64 at at).load(Relaxed),
+    })
+}
+
+#[inline(always)]
+fn store<T: Element>(at: *mut T, value: T) {
+    let bits = value.to_bits();
+    match size_of::<T>() {
+        1 => element!(AtomicU8 at at).store(bits as u8, Relaxed),
+        2 => element!(AtomicU16 at at).store(bits as u16, Relaxed),
+        4 => element!(AtomicU32 at at).store(bits as u32, Relaxed),
+        _ => element!(AtomicU64 at at).store(bits, Relaxed),
+    }
 }
 
 /// Reads `N` elements; what may not be read is 0.
@@ -287,10 +293,7 @@ macro_rules! atomically {
 pub fn read<T: Element, const N: usize>(view: View, i: u32) -> [T; N] {
     let operation = if N == 1 { Operation::Read } else { Operation::Read4 };
     match reach::<T>(view, i, operation, Location::caller()) {
-        Some(first) => std::array::from_fn(|k| {
-            let element = first.wrapping_add(k);
-            T::from_bits(atomically!(element, size_of::<T>(), bits => u64::from(bits.load(Ordering::Relaxed))))
-        }),
+        Some(first) => std::array::from_fn(|k| load(first.wrapping_add(k))),
         None => [T::default(); N],
     }
 }
@@ -301,29 +304,40 @@ pub fn read<T: Element, const N: usize>(view: View, i: u32) -> [T; N] {
 pub fn write<T: Element, const N: usize>(view: View, i: u32, values: [T; N]) {
     let operation = if N == 1 { Operation::Write } else { Operation::Write4 };
     let Some(first) = reach::<T>(view, i, operation, Location::caller()) else { return };
-    for (k, value) in values.into_iter().enumerate() {
-        let element = first.wrapping_add(k);
-        atomically!(element, size_of::<T>(), bits => bits.store(value.to_bits() as _, Ordering::Relaxed));
-    }
+    values.into_iter().enumerate().for_each(|(k, value)| store(first.wrapping_add(k), value));
 }
 
 /// Changes an element as one step; gives what was there.
 #[track_caller]
 #[inline]
-pub fn atomic<T: Element>(view: View, i: u32, change: impl Fn(T) -> T) -> T {
-    let Some(element) = reach::<T>(view, i, Operation::Atomic, Location::caller()) else { return T::default() };
-    T::from_bits(atomically!(element, size_of::<T>(), bits => {
-        let change = |old| Some(change(T::from_bits(u64::from(old))).to_bits() as _);
-        let changed = bits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
-        u64::from(changed.unwrap_or_else(|old| old))
-    }))
+pub fn atomic<T: AtomicInteger>(view: View, i: u32, change: impl Fn(T) -> T) -> T {
+    let Some(at) = reach::<T>(view, i, Operation::Atomic, Location::caller()) else { return T::default() };
+    let change = |old: u64| change(T::from_bits(old)).to_bits();
+    let old = if size_of::<T>() == 4 {
+        let change = |old: u32| Some(change(u64::from(old)) as u32);
+        u64::from(element!(AtomicU32 at at).fetch_update(Relaxed, Relaxed, change).unwrap_or_else(|old| old))
+    } else {
+        element!(AtomicU64 at at).fetch_update(Relaxed, Relaxed, |old| Some(change(old))).unwrap_or_else(|old| old)
+    };
+    T::from_bits(old)
 }
 
 /// The shared memory of a block: tiles by the declaration, and the dynamic one.
-struct Tiles {
+pub(super) struct Tiles {
     fixed: Vec<Tile>,
     dynamic: Option<Tile>,
     dynamic_bytes: usize,
+}
+
+impl Tiles {
+    pub(super) fn new(dynamic_bytes: usize) -> Tiles {
+        Tiles { fixed: Vec::new(), dynamic: None, dynamic_bytes }
+    }
+
+    /// A block starts: all tiles are 0.
+    pub(super) fn clear(&mut self) {
+        self.fixed.iter_mut().chain(&mut self.dynamic).for_each(|tile| tile.words.fill(0));
+    }
 }
 
 struct Tile {
@@ -372,184 +386,4 @@ pub fn dynamic_shared(size: usize) -> View {
     let bytes = tiles.dynamic_bytes;
     let name = || "dynamic shared memory".to_owned();
     tiles.dynamic.get_or_insert_with(|| Tile::new(std::ptr::null(), bytes, size, name, me)).view
-}
-
-type Fibre = Coroutine<Resume, Wait, bool, ThreadStack>;
-
-/// Runs blocks of one launch, one after the other.
-pub(super) struct Worker<'a> {
-    kernel: &'static KernelSpec,
-    args: &'a [BoundArg],
-    schedule: Schedule,
-    grid: Dim3,
-    threads: Vec<Thread>,
-    fibres: Vec<Option<Fibre>>,
-    meeting: Meeting,
-    stacks: Vec<ThreadStack>,
-    block: Box<Block>,
-}
-
-impl<'a> Worker<'a> {
-    /// `checker` is null, or outlives the worker and is used by it alone. `stacks` are reused.
-    pub(super) fn new(
-        kernel: &'static KernelSpec,
-        geometry: &Geometry,
-        args: &'a [BoundArg],
-        schedule: Schedule,
-        checker: *mut Checker,
-        stacks: Vec<ThreadStack>,
-    ) -> Worker<'a> {
-        report_panics();
-        let (block_dim, grid_dim) = (geometry.block_dim(), geometry.grid_dim());
-        let tiles = Tiles { fixed: Vec::new(), dynamic: None, dynamic_bytes: geometry.shared as usize };
-        let block = Box::new(Block { kernel, tiles: UnsafeCell::new(tiles), checker, findings: RefCell::default() });
-        let count = block_dim.count() as u32;
-        let threads = (0..count).map(|number| {
-            let (thread, block_at) = (position_of(number, block_dim), Dim3::new(0, 0, 0));
-            let position = Position { thread, block: block_at, block_dim, grid_dim, number };
-            Thread { position, yielder: Cell::new(std::ptr::null()), block: &raw const *block }
-        });
-        let threads: Vec<Thread> = threads.collect();
-        let fibres = (0..count).map(|_| None).collect();
-        Worker { kernel, args, schedule, grid: grid_dim, threads, fibres, meeting: Meeting::new(count), stacks, block }
-    }
-
-    fn fibre(&mut self, number: u32) -> std::io::Result<Fibre> {
-        let stack = match self.stacks.pop() {
-            Some(stack) => stack,
-            None => ThreadStack::new(number as usize)?,
-        };
-        let (kernel, thread) = (self.kernel, &raw const self.threads[number as usize]);
-        let args: *const [BoundArg] = self.args;
-        Ok(Coroutine::with_stack(stack, move |yielder: &Yielder<Resume, Wait>, _| {
-            // SAFETY: the worker keeps its threads and arguments in place while fibres run.
-            let (thread, args) = unsafe { (&*thread, &*args) };
-            thread.yielder.set(yielder);
-            catch_unwind(AssertUnwindSafe(|| (kernel.thread)(args))).is_ok()
-        }))
-    }
-
-    /// Runs block `number` to its end; whether all its threads came to theirs.
-    ///
-    /// # Errors
-    /// When the host has no memory for the threads' stacks.
-    pub(super) fn run(&mut self, number: u32) -> std::io::Result<bool> {
-        let at = position_of(number, self.grid);
-        let count = self.threads.len() as u32;
-        self.threads.iter_mut().for_each(|thread| thread.position.block = at);
-        let tiles = self.block.tiles.get_mut();
-        tiles.fixed.iter_mut().chain(&mut tiles.dynamic).for_each(|tile| tile.words.fill(0));
-        self.meeting.start();
-        // SAFETY: no thread runs now.
-        if let Some(checker) = unsafe { self.block.checker.as_mut() } {
-            checker.start_block(number, count);
-        }
-        let mut ready = Ready::new(self.schedule, number, count);
-        (0..count).for_each(|thread| ready.push(thread));
-        let mut whole = true;
-        while let Some(thread) = ready.pop() {
-            if !self.resume(thread)? {
-                whole = false;
-                break;
-            }
-            whole &= self.meet(&mut ready);
-        }
-        whole &= self.meeting.all_ended();
-        self.reclaim();
-        // SAFETY: as above.
-        if let Some(checker) = unsafe { self.block.checker.as_mut() } {
-            checker.finish_block();
-        }
-        Ok(whole)
-    }
-
-    /// Whether the launch is to end.
-    pub(super) fn is_stopped(&self) -> bool {
-        // SAFETY: no thread runs now.
-        unsafe { self.block.checker.as_ref() }.is_some_and(|checker| checker.stop)
-    }
-
-    /// Lets a thread run until it waits or ends; false where the block is to stop.
-    fn resume(&mut self, number: u32) -> std::io::Result<bool> {
-        let index = number as usize;
-        let mut fibre = match self.fibres[index].take() {
-            Some(fibre) => fibre,
-            None => self.fibre(number)?,
-        };
-        let resume = self.meeting.resume(number);
-        RUNNING.set(&raw const self.threads[index]);
-        let result = fibre.resume(resume);
-        RUNNING.set(std::ptr::null());
-        match result {
-            CoroutineResult::Yield(wait) => {
-                let go_on = !matches!(wait, Wait::Stop);
-                self.meeting.waits(number, wait);
-                self.fibres[index] = Some(fibre);
-                Ok(go_on)
-            }
-            CoroutineResult::Return(sound) => {
-                self.meeting.ends(number);
-                self.stacks.push(fibre.into_stack());
-                if !sound {
-                    let (message, at) = PANIC.take().unwrap_or_default();
-                    self.block.report(FindingKind::Panic, at, None, &self.threads[index].position, message);
-                }
-                Ok(sound)
-            }
-        }
-    }
-
-    /// Lets meetings happen that the last arrival made complete; false where the block is stuck.
-    fn meet(&mut self, ready: &mut Ready) -> bool {
-        let Worker { meeting, threads, block, .. } = self;
-        let report = |found: Trouble| {
-            let at = Some(Place::from(found.at));
-            block.report(
-                found.kind,
-                at,
-                found.other.map(Place::from),
-                &threads[found.thread as usize].position,
-                found.detail,
-            );
-        };
-        // SAFETY: no thread runs now.
-        meeting.advance(ready, unsafe { block.checker.as_mut() }, report)
-    }
-
-    /// Takes back the stacks of threads that have not ended.
-    fn reclaim(&mut self) {
-        for fibre in &mut self.fibres {
-            let Some(mut fibre) = fibre.take() else { continue };
-            // SAFETY: kernels are written for devices without a heap: their frames own nothing that must be dropped.
-            unsafe { fibre.force_reset() };
-            self.stacks.push(fibre.into_stack());
-        }
-    }
-
-    /// The stacks, for the next launch, and what was found where checks are off.
-    pub(super) fn finish(self) -> (Vec<ThreadStack>, Findings) {
-        (self.stacks, self.block.findings.take())
-    }
-}
-
-/// Has panics of kernel threads noted instead of printed.
-fn report_panics() {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let previous = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if RUNNING.get().is_null() {
-                return previous(info);
-            }
-            let payload = info.payload();
-            let message = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let message = message.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
-            let place = info.location().map(|location| Place {
-                file: String::from(location.file()).leak(),
-                line: location.line(),
-                column: location.column(),
-            });
-            PANIC.set(Some((message, place)));
-        }));
-    });
 }

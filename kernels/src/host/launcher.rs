@@ -3,7 +3,7 @@
 use super::checker::{Checker, Name, Output, Region};
 use super::clock::Clocks;
 use super::counters::{Counters, Requests};
-use super::exec::{BoundArg, View, Worker};
+use super::exec::{BoundArg, View};
 use super::finding::{Finding, Findings};
 use super::memory::{Memory, Range};
 use super::mutation::Mutation;
@@ -11,6 +11,7 @@ use super::schedule::Schedule;
 use super::shadow::Shadow;
 use super::site::{NO_MEMORY, Site, Sites};
 use super::stack::ThreadStack;
+use super::worker::Worker;
 use crate::kernel::{KernelSpec, ParamKind};
 use crate::launch::{Address, ArgValue, Buffer, Geometry, LaunchError, Launcher};
 use std::collections::{BTreeMap, BTreeSet};

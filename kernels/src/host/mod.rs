@@ -28,6 +28,7 @@ mod schedule;
 mod shadow;
 mod site;
 mod stack;
+mod worker;
 
 pub use check::{CheckReport, KernelReport, check};
 pub use counters::Counters;

@@ -1,6 +1,7 @@
 //! Mutations: a word of a kernel weakened on purpose, at run time. The share of mutations that the checker or a wrong
 //! value gives away says how much a clean check is worth.
 
+use super::check::shared_out;
 use super::checker::Checker;
 use super::equivalent::Equivalent;
 use super::exec::Position;
@@ -39,7 +40,7 @@ pub enum Mutant {
 }
 
 /// How far off the end of a loop without a limit is: it must end.
-const FAR: u32 = 1 << 20;
+const FAR: u32 = 1 << 14;
 
 impl Mutant {
     /// The mutants of a word.
@@ -134,42 +135,58 @@ impl fmt::Display for Score {
 }
 
 /// Weakens every site that the kernels' cases reach, one at a time and in every way, and runs the cases until one gives
-/// the mutation away. `progress` is called after each kernel. Kernels whose cases do not pass unmutated are an error.
+/// the mutation away. `workers` threads of the host share the kernels. `progress` is called after each kernel, with the
+/// score of that kernel alone.
 ///
 /// # Errors
 /// When a case fails without a mutation, or the host has no memory.
 pub fn score(
     kernels: &[&'static KernelSpec],
     equivalents: &[Equivalent],
-    progress: &mut dyn FnMut(&'static KernelSpec, &Score),
+    workers: usize,
+    progress: &(dyn Fn(&'static KernelSpec, &Score) + Sync),
 ) -> Result<Score, CaseError> {
     let start = Instant::now();
-    let mut score = Score::default();
-    let mut used = vec![Vec::new(); equivalents.len()];
-    for kernel in kernels {
-        let cases = (kernel.cases)();
-        for mutated in mutations(kernel, &cases)? {
-            let known = equivalents.iter().position(|entry| entry.matches(&mutated));
-            match outcome(kernel, &cases, &mutated.mutation)? {
-                Outcome::Checker => score.killed_by_checker += 1,
-                Outcome::Value if !mutated.mutation.mutant.is_for_checker() => score.killed_by_value += 1,
-                Outcome::Value | Outcome::Nothing => match known {
-                    Some(entry) => {
-                        used[entry].push(kernel.name);
-                        score.equivalent.push((mutated, equivalents[entry].reason));
-                    }
-                    None => score.survived.push(mutated),
-                },
-            }
-        }
-        score.elapsed = start.elapsed();
+    let scores = shared_out(kernels, workers, |kernel| -> Result<Score, CaseError> {
+        let score = score_kernel(kernel, equivalents)?;
         progress(kernel, &score);
+        Ok(score)
+    });
+    let mut sum = Score::default();
+    for score in scores {
+        let Score { killed_by_checker, killed_by_value, equivalent, survived, stale, .. } = score?;
+        sum.killed_by_checker += killed_by_checker;
+        sum.killed_by_value += killed_by_value;
+        sum.equivalent.extend(equivalent);
+        sum.survived.extend(survived);
+        sum.stale.extend(stale);
     }
-    for (entry, used) in equivalents.iter().zip(&used) {
-        let listed = entry.kernels.iter().filter(|name| kernels.iter().any(|kernel| kernel.name == **name));
-        let stale = listed.filter(|name| !used.contains(name)).map(|name| format!("{name}: {entry}"));
-        score.stale.extend(stale);
+    Ok(Score { elapsed: start.elapsed(), ..sum })
+}
+
+fn score_kernel(kernel: &'static KernelSpec, equivalents: &[Equivalent]) -> Result<Score, CaseError> {
+    let start = Instant::now();
+    let mut score = Score::default();
+    let mut cases = (kernel.cases)();
+    // Most mutations show on the first case: let it be a small one.
+    cases.sort_by_key(Case::elements);
+    for mutated in mutations(kernel, &cases)? {
+        let known = equivalents.iter().find(|entry| entry.matches(&mutated));
+        match outcome(kernel, &cases, &mutated.mutation)? {
+            Outcome::Checker => score.killed_by_checker += 1,
+            Outcome::Value if !mutated.mutation.mutant.is_for_checker() => score.killed_by_value += 1,
+            Outcome::Value | Outcome::Nothing => match known {
+                Some(entry) => score.equivalent.push((mutated, entry.reason)),
+                None => score.survived.push(mutated),
+            },
+        }
     }
+    for entry in equivalents.iter().filter(|entry| entry.kernels.contains(&kernel.name)) {
+        if !score.equivalent.iter().any(|(mutated, _)| entry.matches(mutated)) {
+            score.stale.push(format!("{}: {entry}", kernel.name));
+        }
+    }
+    score.elapsed = start.elapsed();
     Ok(score)
 }
 

@@ -1,15 +1,12 @@
 //! `selfsame kernels check`: every case, every access; with `--mutate`, whether mistakes would be seen.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
 use selfsame_engine::{Error, ErrorKind, Result};
-use selfsame_kernels::host::check::{CheckReport, KernelReport, check};
-use selfsame_kernels::host::equivalent::EQUIVALENT;
-use selfsame_kernels::host::mutation::{Score, score};
-use selfsame_kernels::kernel::KernelSpec;
+use selfsame_kernels::host::mutation::{Mutated, Score, score};
+use selfsame_kernels::host::{EQUIVALENT, KernelReport, check};
 use serde_json::json;
 
 use super::super::output::Output;
@@ -38,10 +35,12 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
     let kernels = super::chosen(registry, args.name.as_deref())?;
     let threads = args.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1);
     let start = Instant::now();
-    let report = CheckReport {
-        kernels: for_each(&kernels, threads, |kernel| check(&[kernel], args.seeds, &mut |_| {}).kernels).concat(),
-    };
-    let score = args.mutate.then(|| mutate(&kernels, threads)).transpose()?;
+    let progress = Progress { done: AtomicUsize::new(0), of: kernels.len() };
+    let report = check(&kernels, args.seeds, threads, &|_| progress.one_more("checked"));
+    let progress = Progress { done: AtomicUsize::new(0), of: kernels.len() };
+    let mutate = || score(&kernels, EQUIVALENT, threads, &|_, _| progress.one_more("mutated"));
+    let score = args.mutate.then(mutate).transpose();
+    let score = score.map_err(|e| Error::new(ErrorKind::Device, "kernels check", e.to_string()))?;
     let seconds = start.elapsed().as_secs_f64();
     if args.json {
         out.json(&json!({
@@ -61,45 +60,19 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
     Ok(if passed { Outcome::Done } else { Outcome::Difference })
 }
 
-/// The results of `work` for each kernel, in order, several at a time; progress on standard error.
-fn for_each<R: Send>(
-    kernels: &[&'static KernelSpec],
-    threads: usize,
-    work: impl Fn(&'static KernelSpec) -> R + Sync,
-) -> Vec<R> {
-    let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(kernel) = kernels.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let result = work(kernel);
-                    let mut results = results.lock().expect("no thread panics while it holds the lock");
-                    results.push((kernel.name, result));
-                    if results.len() % 50 == 0 {
-                        eprintln!("{} of {} kernels", results.len(), kernels.len());
-                    }
-                }
-            });
-        }
-    });
-    let mut results = results.into_inner().expect("no thread panicked with the lock");
-    let place = |name: &str| kernels.iter().position(|kernel| kernel.name == name);
-    results.sort_by_key(|(name, _)| place(name));
-    results.into_iter().map(|(_, result)| result).collect()
+/// How many kernels are through, on standard error now and then.
+struct Progress {
+    done: AtomicUsize,
+    of: usize,
 }
 
-fn mutate(kernels: &[&'static KernelSpec], threads: usize) -> Result<Score> {
-    let mut total = Score::default();
-    for score in for_each(kernels, threads, |kernel| score(&[kernel], EQUIVALENT, &mut |_, _| {})) {
-        let score = score.map_err(|e| Error::new(ErrorKind::Device, "kernels check", e.to_string()))?;
-        total.killed_by_checker += score.killed_by_checker;
-        total.killed_by_value += score.killed_by_value;
-        total.equivalent.extend(score.equivalent);
-        total.survived.extend(score.survived);
-        total.stale.extend(score.stale);
-        total.elapsed += score.elapsed;
+impl Progress {
+    fn one_more(&self, what: &str) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        if done % 25 == 0 {
+            eprintln!("{done} of {} kernels {what}", self.of);
+        }
     }
-    Ok(total)
 }
 
 fn kernel_json(report: &KernelReport) -> serde_json::Value {
@@ -114,7 +87,7 @@ fn kernel_json(report: &KernelReport) -> serde_json::Value {
 }
 
 fn score_json(score: &Score) -> serde_json::Value {
-    let lines = |mutants: &[selfsame_kernels::host::mutation::Mutated]| -> Vec<String> {
+    let lines = |mutants: &[Mutated]| -> Vec<String> {
         mutants.iter().map(ToString::to_string).collect()
     };
     json!({

@@ -100,11 +100,10 @@ fn post_dominators(next: &[Vec<usize>]) -> Vec<Vec<bool>> {
             if next[a].is_empty() {
                 continue;
             }
-            for b in 0..count {
-                let on_all = a == b || next[a].iter().all(|&s| s < count && after[s][b]);
-                changed |= after[a][b] != on_all;
-                after[a][b] = on_all;
-            }
+            let on_all_ways = |b: usize| a == b || next[a].iter().all(|&s| s < count && after[s][b]);
+            let row: Vec<bool> = (0..count).map(on_all_ways).collect();
+            changed |= after[a] != row;
+            after[a] = row;
         }
         if !changed {
             return after;

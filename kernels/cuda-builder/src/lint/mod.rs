@@ -6,7 +6,8 @@
 //! in the same order, however often the compiler has copied one (unrolling) and wherever it has put it; a barrier or
 //! shuffle that was duplicated into or moved under a divergent branch is refused. The proof is one over all inputs:
 //! control dependence by post-dominators, and a data flow that finds the values that may differ. Both err on the side
-//! of refusing. What it takes as given stands in the module `uniform`. That none was *lost* is [`crate::sites`]' part.
+//! of refusing. What it takes as given stands in the module `uniform`. That no barrier was *lost* is shown by
+//! [`crate::sites`].
 //!
 //! **Order.** No atomic on floating-point numbers, and no atomic whose result depends on the order (exchange, compare
 //! and swap).

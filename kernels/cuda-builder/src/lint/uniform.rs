@@ -1,8 +1,8 @@
 //! Which values are the same in all threads of a block, or of a warp: a forward data flow over registers.
 //!
-//! What a register holds varies when the instruction that wrote it reads a varying one, reads the thread's position, reads memory
-//! at a varying address, is an atomic or a shuffle; or when the instruction is executed by some threads and not by
-//! others. The last covers values that meet after a branch and values that leave a loop in different rounds.
+//! What a register holds varies when the instruction that wrote it reads a varying one, reads the thread's position,
+//! reads memory at a varying address, is an atomic or a shuffle; or when the instruction is executed by some threads
+//! and not by others. The last covers values that meet after a branch and values that leave a loop in different rounds.
 //!
 //! What is taken as given, because the host executor checks it on every case:
 //! - there is no data race: threads that read the same address at the same point of the program read the same value;
@@ -113,9 +113,10 @@ impl Uniformity {
                 }
             }
         }
-        for (at, controllers) in
-            flow.controllers.iter().enumerate().filter(|(at, _)| !self.divergent[*at]).collect::<Vec<_>>()
-        {
+        for (at, controllers) in flow.controllers.iter().enumerate() {
+            if self.divergent[at] {
+                continue;
+            }
             self.because[at] = controllers.iter().copied().find(|&a| self.divergent[a] || self.varying_branches[a]);
             self.divergent[at] = self.because[at].is_some();
             changed |= self.divergent[at];

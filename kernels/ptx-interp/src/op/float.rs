@@ -26,12 +26,12 @@ macro_rules! compare {
     ($name:expr, $type:ident, $result:expr) => {
         match $name {
             "eq" => lanes!(|a: $type, b: $type| $result(a == b)),
-            "ne" => lanes!(|a: $type, b: $type| $result(a < b || a > b)),
+            "ne" => lanes!(|a: $type, b: $type| $result(a != b && !a.is_nan() && !b.is_nan())),
             "lt" => lanes!(|a: $type, b: $type| $result(a < b)),
             "le" => lanes!(|a: $type, b: $type| $result(a <= b)),
             "gt" => lanes!(|a: $type, b: $type| $result(a > b)),
             "ge" => lanes!(|a: $type, b: $type| $result(a >= b)),
-            "equ" => lanes!(|a: $type, b: $type| $result(!(a < b || a > b))),
+            "equ" => lanes!(|a: $type, b: $type| $result(a == b || a.is_nan() || b.is_nan())),
             "neu" => lanes!(|a: $type, b: $type| $result(a != b)),
             "ltu" => lanes!(|a: $type, b: $type| $result(!(a >= b))),
             "leu" => lanes!(|a: $type, b: $type| $result(!(a > b))),

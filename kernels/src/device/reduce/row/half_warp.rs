@@ -20,7 +20,10 @@ impl<const N: usize, const K: usize> Held<N, K> {
     pub(in crate::device) fn load(exists: bool, cols: u32, load: impl Fn(u32) -> [f32; N]) -> Held<N, K> {
         let lane = thread_idx().x % WIDTH;
         let len = if exists { cols } else { 0 };
-        let mut values = [[0.0; N]; K];
+        // What most chains take for absent elements; where it is, they need not put it there.
+        let mut absent = [0.0; N];
+        absent[0] = -0.0;
+        let mut values = [absent; K];
         unrolled::<K>(|i| {
             let j = lane + WIDTH * i as u32;
             if within(j, len) {
