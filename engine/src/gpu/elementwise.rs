@@ -2,7 +2,7 @@
 
 use super::{Axes, GpuDevice, extent, join};
 use crate::layout::Layout;
-use crate::ops::{Binary, Compare, Unary};
+use crate::ops::{Binary, Compare, Unary, unsupported};
 use crate::{Array, DType, Result};
 use selfsame_kernels::device::{binary as b, unary as u};
 
@@ -199,14 +199,8 @@ pub(crate) fn binary_integer(
     Ok(Some(y))
 }
 
-/// The comparison of integers or truth values a and b over `shape`, to which both broadcast; `None` for other types.
-pub(crate) fn compare_integer(
-    gpu: &GpuDevice,
-    op: Compare,
-    a: &Array,
-    b: &Array,
-    shape: &[usize],
-) -> Result<Option<Array>> {
+/// The comparison of integers or truth values a and b over `shape`, to which both broadcast.
+pub(crate) fn compare_integer(gpu: &GpuDevice, op: Compare, a: &Array, b: &Array, shape: &[usize]) -> Result<Array> {
     let mut y = gpu.empty(shape, DType::Bool, op.name())?;
     match a.dtype() {
         DType::I64 => launch_strided!(gpu, op, strided(a, b, shape)?, y; Compare {
@@ -221,9 +215,9 @@ pub(crate) fn compare_integer(
                 Eq => compare_eq_u8_broadcast, Ne => compare_ne_u8_broadcast, Lt => compare_lt_u8_broadcast,
                 Le => compare_le_u8_broadcast, Gt => compare_gt_u8_broadcast, Ge => compare_ge_u8_broadcast,
         }),
-        _ => return Ok(None),
+        other => Err(unsupported(op.name(), other, "integers or truth values")),
     }?;
-    Ok(Some(y))
+    Ok(y)
 }
 
 /// x broadcast to `shape` as a contiguous array.

@@ -21,8 +21,8 @@ pub fn compare(op: Compare, a: &Array, b: &Array) -> Result<Array> {
         if is_half(a.dtype()) {
             return compare(op, &cast(a, DType::F32)?, &cast(b, DType::F32)?);
         }
-        if let Some(truth) = gpu::elementwise::compare_integer(gpu, op, a, b, &shape)? {
-            return Ok(truth);
+        if a.dtype() != DType::F64 {
+            return gpu::elementwise::compare_integer(gpu, op, a, b, &shape);
         }
     }
     with_dtype!(a.dtype(), T, compare_elements::<T>(op, a, b, &shape))

@@ -21,7 +21,7 @@ pub fn unary(op: Unary, x: &Array) -> Result<Array> {
     if let Some(gpu) = kernels_for(x) {
         return gpu::elementwise::unary(gpu, op, x);
     }
-    if let Some(gpu) = x.device().gpu()
+    if let Some(gpu) = x.device().gpu().filter(|_| !x.dtype().is_float())
         && let Some(y) = gpu::elementwise::unary_integer(gpu, op, x)?
     {
         return Ok(y);
@@ -52,7 +52,7 @@ pub fn binary(op: Binary, a: &Array, b: &Array) -> Result<Array> {
     if let Some(gpu) = kernels_for(a) {
         return gpu::elementwise::binary(gpu, op, a, b, &shape);
     }
-    if let Some(gpu) = a.device().gpu()
+    if let Some(gpu) = a.device().gpu().filter(|_| !a.dtype().is_float())
         && let Some(y) = gpu::elementwise::binary_integer(gpu, op, a, b, &shape)?
     {
         return Ok(y);

@@ -34,10 +34,13 @@ pub(super) fn each<const COUNT: usize, V>(n: u32, load: impl Fn(u32) -> V, store
         store(at[1], values.1);
         store(at[2], values.2);
         store(at[3], values.3);
-    } else {
+    } else if COUNT == EACH {
+        // The last block: nothing lies behind it.
         for i in strided(mine, n, THREADS) {
             store(i, load(i));
         }
+    } else if within(mine, n) {
+        store(mine, load(mine));
     }
 }
 
