@@ -4,10 +4,10 @@ use crate::cpu::{CpuDevice, MemoryStats};
 use crate::gpu::GpuDevice;
 use crate::names::nearest;
 use crate::{Error, ErrorKind, Result};
-use selfsame_kernels::host::HostLauncher;
+use selfsame_kernels::host::{HostLauncher, Options};
 
 /// The devices by name.
-const NAMES: [&str; 3] = ["cpu", "simt", "cuda:0"];
+const NAMES: [&str; 4] = ["cpu", "simt", "simt:unchecked", "cuda:0"];
 
 /// A device. Each family of primitives matches on it once.
 #[derive(Clone, Debug)]
@@ -19,7 +19,8 @@ pub enum Device {
 }
 
 impl Device {
-    /// Opens a device by name: `cpu`, `simt`, `cuda` or `cuda:N`, with one CPU thread per core.
+    /// Opens a device by name, with one CPU thread per core: `cpu`; `simt`, kernels on the host with every access
+    /// checked; `simt:unchecked`, the same with bounds checked alone, on several threads; `cuda` or `cuda:N`, a GPU.
     ///
     /// # Errors
     /// Names the known devices when there is none of that name.
@@ -34,7 +35,8 @@ impl Device {
     pub fn open_beside(name: &str, cpu: CpuDevice) -> Result<Device> {
         match name {
             "cpu" => Ok(Device::Cpu(cpu)),
-            "simt" => Ok(Device::Gpu(GpuDevice::new(Box::new(HostLauncher::new()), cpu))),
+            "simt" => Ok(simt(Options { count: false, ..Options::checked() }, cpu)),
+            "simt:unchecked" => Ok(simt(Options::unchecked(cpu.workers().threads()), cpu)),
             _ if name == "cuda" || name.starts_with("cuda:") => cuda(name, cpu),
             _ => {
                 let error = Error::new(ErrorKind::Device, "device", format!("'{name}'")).expected(NAMES.join(" or "));
@@ -113,6 +115,10 @@ impl Device {
             _ => false,
         }
     }
+}
+
+fn simt(options: Options, cpu: CpuDevice) -> Device {
+    Device::Gpu(GpuDevice::new(Box::new(HostLauncher::with(options)), cpu))
 }
 
 /// Opens GPU `cuda:N`; `cuda` is the first.

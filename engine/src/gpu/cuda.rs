@@ -202,7 +202,8 @@ impl Launcher for CudaLauncher {
     fn run(&self, kernel: &'static KernelSpec, geometry: Geometry, args: &[ArgValue]) -> Result<(), LaunchError> {
         self.enter()?;
         let function = self.function(kernel)?;
-        if geometry.shared > DEFAULT_SHARED {
+        if geometry.shared > 0 {
+            // Static and dynamic shared memory together need leave above 48 KiB.
             let most = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function is loaded.
             unsafe { result::function::set_function_attribute(function, most, geometry.shared as i32) }
@@ -239,9 +240,6 @@ impl Launcher for CudaLauncher {
         unsafe { result::stream::synchronize(self.stream) }.map_err(|e| failed("waiting for the GPU", e))
     }
 }
-
-/// Dynamic shared memory that needs no asking.
-const DEFAULT_SHARED: u64 = 48 << 10;
 
 impl Drop for CudaLauncher {
     fn drop(&mut self) {

@@ -196,10 +196,48 @@ pub(super) fn bound(end: u32) -> u32 {
     end
 }
 
-/// Four elements that one instruction moves.
+/// Four elements that one instruction moves; of 8-byte elements, two instructions.
 #[repr(C, align(16))]
 #[derive(Clone, Copy)]
-struct Aligned4<T>([T; 4]);
+struct Quad16<T>([T; 4]);
+
+/// Four 2-byte elements.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Quad8<T>([T; 4]);
+
+/// Four 1-byte elements.
+#[repr(C, align(4))]
+#[derive(Clone, Copy)]
+struct Quad4<T>([T; 4]);
+
+/// # Safety
+/// Four elements from `pointer` on lie inside their memory, aligned to their size, at most 16 bytes.
+#[inline(always)]
+unsafe fn load4<T: Copy>(pointer: *const T) -> [T; 4] {
+    // SAFETY: the caller's.
+    unsafe {
+        match size_of::<T>() {
+            1 => (*pointer.cast::<Quad4<T>>()).0,
+            2 => (*pointer.cast::<Quad8<T>>()).0,
+            _ => (*pointer.cast::<Quad16<T>>()).0,
+        }
+    }
+}
+
+/// # Safety
+/// As for [`load4`].
+#[inline(always)]
+unsafe fn store4<T: Copy>(pointer: *mut T, values: [T; 4]) {
+    // SAFETY: the caller's.
+    unsafe {
+        match size_of::<T>() {
+            1 => (*pointer.cast::<Quad4<T>>()).0 = values,
+            2 => (*pointer.cast::<Quad8<T>>()).0 = values,
+            _ => (*pointer.cast::<Quad16<T>>()).0 = values,
+        }
+    }
+}
 
 macro_rules! memory {
     ($(#[$meta:meta])* $name:ident, $pointer:ty) => {
@@ -268,7 +306,7 @@ macro_rules! reads {
             #[inline(always)]
             pub fn get4(self, i: u32) -> [T; 4] {
                 // SAFETY: see above.
-                unsafe { (*self.element(i).cast::<Aligned4<T>>()).0 }
+                unsafe { load4(self.element(i)) }
             }
         }
     )*};
@@ -286,7 +324,7 @@ macro_rules! writes {
             #[inline(always)]
             pub fn set4(self, i: u32, values: [T; 4]) {
                 // SAFETY: see above.
-                unsafe { *self.element(i).cast::<Aligned4<T>>() = Aligned4(values) }
+                unsafe { store4(self.element(i), values) }
             }
         }
     )*};
