@@ -369,7 +369,7 @@ fn blocks(geometry: &Geometry) -> Result<u32, LaunchError> {
 
 impl Launcher for HostLauncher {
     fn name(&self) -> &str {
-        "simt"
+        if self.options.checks { "simt" } else { "simt:unchecked" }
     }
 
     fn allocate(&self, bytes: usize) -> Result<Buffer, LaunchError> {
