@@ -419,9 +419,7 @@ impl Array {
         self.make_unique()?;
         let offset = ((self.layout.offset() + at) * self.dtype.size()) as u64;
         match &mut self.storage {
-            Storage::Gpu(block) => {
-                Ok(Arc::get_mut(block).expect("made unique above").address_mut()?.offset(offset))
-            }
+            Storage::Gpu(block) => Ok(Arc::get_mut(block).expect("made unique above").address_mut()?.offset(offset)),
             Storage::Host(_) => Err(Error::new(ErrorKind::Device, "array", format!("{:?}", self.device))
                 .expected("an array of a GPU device")),
         }

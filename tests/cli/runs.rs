@@ -119,3 +119,25 @@ fn the_fast_demo_learns() {
     assert!(Path::new(found["report"].as_str().unwrap()).exists());
     assert_eq!(found["weights_hash"].as_str().unwrap().len(), 16);
 }
+
+#[test]
+fn training_through_kernels_has_the_bits_of_the_cpu() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = |name: &str, device: &str| {
+        let out = folder.path().join(name);
+        let tiny = ["backbone=resnet-small", "stem=small", "width=0.125", "size=16", "batch=16", "epochs=1", "dim=16"];
+        let mut arguments = vec!["pretrain", "simclr", "--data", "scenes:train=48,test=16", "--device", device];
+        arguments.extend(tiny.iter().flat_map(|setting| ["--set", *setting]));
+        arguments.extend(["--set", "eval_every=0", "--out", text(&out)]);
+        (json(&arguments), fs::read_to_string(out.join("metrics.jsonl")).unwrap())
+    };
+    let losses = |metrics: &str| -> Vec<Value> {
+        let lines = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| !line["loss"].is_null()).map(|line| line["loss"].clone()).collect()
+    };
+    let (cpu, cpu_metrics) = train("cpu", "cpu");
+    let (simt, simt_metrics) = train("simt", "simt");
+    assert_eq!(losses(&cpu_metrics).len(), 3);
+    assert_eq!(losses(&cpu_metrics), losses(&simt_metrics));
+    assert_eq!(cpu["weights_hash"], simt["weights_hash"]);
+}

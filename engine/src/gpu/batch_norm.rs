@@ -3,10 +3,10 @@
 use super::rows::{contiguous, optional};
 use super::{GpuDevice, extent, samples};
 use crate::ops::{ChannelStats, StatsTree};
-use selfsame_kernels::order::LEAF;
 use crate::rows::dyadic_blocks;
 use crate::{Array, DType, Result, Rows, SampleSum};
 use selfsame_kernels::device::{batch_norm as k, samples as s};
+use selfsame_kernels::order::LEAF;
 
 const OWNER: &str = "batch_norm";
 

@@ -44,7 +44,10 @@ impl CudaLauncher {
     pub fn open(ordinal: usize) -> Result<CudaLauncher, LaunchError> {
         // SAFETY: loads the driver's library, whose initialisers are trusted; every later call relies on its presence.
         if !unsafe { sys::is_culib_present() } {
-            return Err(missing("no CUDA driver on this machine", "install NVIDIA's driver, or use --device cpu or simt"));
+            return Err(missing(
+                "no CUDA driver on this machine",
+                "install NVIDIA's driver, or use --device cpu or simt",
+            ));
         }
         result::init().map_err(|e| failed("the CUDA driver does not start", e))?;
         let mut version = 0;
@@ -57,9 +60,10 @@ impl CudaLauncher {
             ));
         }
         let count = result::device::get_count().map_err(|e| failed("the number of GPUs", e))?;
-        let ordinal = i32::try_from(ordinal).ok().filter(|ordinal| *ordinal < count).ok_or_else(|| {
-            missing(&format!("no GPU number {ordinal} among {count}"), "cuda:0 is the first")
-        })?;
+        let ordinal = i32::try_from(ordinal)
+            .ok()
+            .filter(|ordinal| *ordinal < count)
+            .ok_or_else(|| missing(&format!("no GPU number {ordinal} among {count}"), "cuda:0 is the first"))?;
         let device = result::device::get(ordinal).map_err(|e| failed("opening the GPU", e))?;
         let attribute = |which| {
             // SAFETY: the device was just opened.
@@ -89,8 +93,9 @@ impl CudaLauncher {
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map_err(|e| failed("creating a stream", e))?;
         keep_freed_memory(device)?;
-        let image = CString::new(selfsame_kernels::ptx::SM_80)
-            .map_err(|_| missing("PTX with a NUL byte", "rebuild it with: cargo run -p selfsame-cuda-builder -- build"))?;
+        let image = CString::new(selfsame_kernels::ptx::SM_80).map_err(|_| {
+            missing("PTX with a NUL byte", "rebuild it with: cargo run -p selfsame-cuda-builder -- build")
+        })?;
         // SAFETY: the image is PTX text that ends with a NUL.
         let module = unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(|e| match e.0 {
             CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
@@ -113,9 +118,8 @@ impl CudaLauncher {
     /// What `work` returns, or when the device fails.
     pub fn time(&self, work: impl FnOnce() -> Result<(), LaunchError>) -> Result<f32, LaunchError> {
         self.enter()?;
-        let event = || {
-            result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(|e| failed("creating an event", e))
-        };
+        let event =
+            || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(|e| failed("creating an event", e));
         let (start, end) = (event()?, event()?);
         // SAFETY: the events were just created in this context; they are destroyed once, after use.
         unsafe {

@@ -5,13 +5,13 @@
 //! ([`storage`]). A primitive launches kernels; what no kernel computes (f64, say) falls back to the CPU, gives the
 //! same bits, and is counted ([`GpuDevice::host_fallbacks`]), so that nobody is slow without knowing.
 
-#[cfg(feature = "cuda")]
-pub mod cuda;
 mod axes;
 pub(crate) mod batch_norm;
 pub(crate) mod contract;
 pub(crate) mod convert;
 pub(crate) mod copy;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub(crate) mod elementwise;
 pub(crate) mod index;
 pub(crate) mod interpolate;

@@ -185,8 +185,7 @@ pub(crate) fn l2_normalize(gpu: &GpuDevice, x: &Array, eps: f32, lead: &[usize])
     let (rows, cols) = rows_of(&x)?;
     let mut y = gpu.empty(x.shape(), DType::F32, "l2_normalize")?;
     let mut norm = gpu.empty(lead, DType::F32, "l2_normalize")?;
-    let args =
-        n::l2_normalize::Args { x: x.cells()?, y: y.cells_mut()?, norm: norm.cells_mut()?, rows, cols, eps };
+    let args = n::l2_normalize::Args { x: x.cells()?, y: y.cells_mut()?, norm: norm.cells_mut()?, rows, cols, eps };
     gpu.submit(|launcher| args.launch(launcher))?;
     Ok((y, norm))
 }

@@ -15,12 +15,8 @@ fn fold(gpu: &GpuDevice, x: Array, owner: &'static str) -> Result<Array> {
             return Ok(x);
         }
         let mut y = gpu.empty(&[leaves.div_ceil(s::FOLD as usize), width], DType::F32, owner)?;
-        let args = s::tree_fold::Args {
-            x: x.cells()?,
-            y: y.cells_mut()?,
-            leaves: extent(leaves)?,
-            width: extent(width)?,
-        };
+        let args =
+            s::tree_fold::Args { x: x.cells()?, y: y.cells_mut()?, leaves: extent(leaves)?, width: extent(width)? };
         gpu.submit(|launcher| args.launch(launcher))?;
         x = y;
     }

@@ -2,7 +2,9 @@
 
 use super::by_row::{expect_shape, split_last, statistic, write_rows, write_rows_and_stats};
 use super::operand::same_kind;
-use super::row_norm::{check_eps, expect_parameter, normalize_row, normalized, parameter, row_grad, row_statistics, widened};
+use super::row_norm::{
+    check_eps, expect_parameter, normalize_row, normalized, parameter, row_grad, row_statistics, widened,
+};
 use super::{cast, is_half, kernels_for, with_real};
 use crate::gpu;
 use crate::{Array, DType, Result};

@@ -24,10 +24,10 @@ mod warp;
 
 #[cfg(target_arch = "nvptx64")]
 pub use device::*;
-#[cfg(target_arch = "nvptx64")]
-pub use shared::*;
 #[cfg(not(target_arch = "nvptx64"))]
 pub use host::*;
+#[cfg(target_arch = "nvptx64")]
+pub use shared::*;
 pub use warp::{half_warp_max, half_warp_min, half_warp_product, half_warp_sum};
 
 /// All lanes of a warp.

@@ -87,9 +87,7 @@ fn kernel_json(report: &KernelReport) -> serde_json::Value {
 }
 
 fn score_json(score: &Score) -> serde_json::Value {
-    let lines = |mutants: &[Mutated]| -> Vec<String> {
-        mutants.iter().map(ToString::to_string).collect()
-    };
+    let lines = |mutants: &[Mutated]| -> Vec<String> { mutants.iter().map(ToString::to_string).collect() };
     json!({
         "share": score.share(),
         "killed_by_checker": score.killed_by_checker,

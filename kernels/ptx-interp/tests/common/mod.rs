@@ -7,11 +7,12 @@ use selfsame_kernels::simt::ElementType;
 use selfsame_ptx_interp::{Interpreter, Module};
 use std::sync::Arc;
 
-/// The shipped PTX, or the file that the environment variable `SELFSAME_PTX` names.
+/// The PTX that the crate carries, or the file that the environment variable `SELFSAME_PTX` names.
 pub(crate) fn shipped() -> String {
-    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../ptx/sm_80.ptx");
-    let path = std::env::var("SELFSAME_PTX").unwrap_or_else(|_| shipped.into());
-    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+    match std::env::var("SELFSAME_PTX") {
+        Ok(path) => std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}")),
+        Err(_) => selfsame_kernels::ptx::SM_80.into(),
+    }
 }
 
 /// The kernel that snippets are: it writes one word per thread, and has one number.
