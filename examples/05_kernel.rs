@@ -1,5 +1,6 @@
-//! 5. A GPU kernel of your own: declared, checked, broken on purpose, costed, run. `docs/kernels.md` explains each line.
-//! Run with `cargo run --release --example 05_kernel`.
+//! 5. A GPU kernel of your own: declared, checked, broken on purpose, costed, run.
+//!
+//! `docs/kernels.md` explains each line. Run with `cargo run --release --example 05_kernel`.
 
 use selfsame::kernels::case::{Case, exactly, noise};
 use selfsame::kernels::host::mutation::score;
@@ -17,17 +18,17 @@ kernel! {
     cost { flop: 2 * rows * cols }
     cases row_spread_cases
     {
-        let row = block_idx().x * 16 + thread_idx().x / 16;
+        let (row, lane) = (block_idx().x * 16 + thread_idx().x / 16, thread_idx().x % 16);
         let here = within(row, rows);
         let end = if here { cols } else { 0 };
         let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
-        for j in strided(thread_idx().x % 16, end, 16) {
+        for j in strided(lane, end, 16) {
             let value = x.get(row * cols + j);
             low = Real::min(low, value);
             high = Real::max(high, value);
         }
         let spread = half_warp_max(ALL_LANES, high) - half_warp_min(ALL_LANES, low);
-        if here && thread_idx().x % 16 == 0 {
+        if here && lane == 0 {
             y.set(row, spread);
         }
     }

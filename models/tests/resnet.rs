@@ -129,7 +129,7 @@ fn zero_initialised_blocks_are_the_identity() {
         ResNet::new(&Init::new(&device, 0), &config).unwrap()
     };
     let run = |net: ResNet| {
-        let x = Tensor::constant(images(3, 8).to_device(&device));
+        let x = Tensor::constant(images(3, 8).to_device(&device).unwrap());
         let y = net.feature_map(&x, &Ctx::train().no_grad()).unwrap();
         y.array().to_vec::<f32>().unwrap()
     };
@@ -138,7 +138,7 @@ fn zero_initialised_blocks_are_the_identity() {
 
 /// One forward and backward of the mean square of the features.
 fn step(net: &dyn Module, x: Array, cx: &Ctx) -> Grads {
-    let x = x.to_device(params(net)[0].array().device());
+    let x = x.to_device(params(net)[0].array().device()).unwrap();
     let y = net.forward(&Tensor::constant(x), cx).unwrap();
     y.square().unwrap().sum_all().unwrap().backward().unwrap()
 }
@@ -225,7 +225,7 @@ fn an_evaluation_without_gradients_is_untracked_and_updates_nothing() {
 fn gradient_of_a_whole_network_agrees_with_differences() {
     let device = device();
     let net = tiny(&Init::new(&device, 3).with_dtype(DType::F64), false);
-    let x = ops::cast(&images(6, 8).to_device(&device), DType::F64).unwrap();
+    let x = ops::cast(&images(6, 8).to_device(&device).unwrap(), DType::F64).unwrap();
     let weights: Vec<f64> = (0..6 * 8).map(|i| f64::from(i % 7) - 3.0).collect();
     let weights = Tensor::constant(Array::from_slice(&weights, &[6, 8], &device).unwrap());
     let loss = || {

@@ -2,7 +2,7 @@
 //! checked; `cuda:N` runs them on a GPU.
 //!
 //! An array of this device lives in the device's memory, with a copy in the host's where one is asked for
-//! ([`storage`]). A primitive launches kernels; what no kernel computes (f64, say) falls back to the CPU, gives the
+//! (`storage`). A primitive launches kernels; what no kernel computes (f64, say) falls back to the CPU, gives the
 //! same bits, and is counted ([`GpuDevice::host_fallbacks`]), so that nobody is slow without knowing.
 
 mod axes;

@@ -1,8 +1,8 @@
 //! Convolution and its input gradient in canonical order, as products whose left operand is gathered from an image
 //! (implicit GEMM): rows are pixels, columns output channels, positions the taps and channels of a group.
 //!
-//! The tile and the order of its sums are [`tile`](super::tile)'s. A position's tap and channel are worked out once per
-//! chunk, for all rows, and kept in shared memory ([`Positions`]); an element of the left operand is then the sum of
+//! The tile and the order of its sums are `tile`'s. A position's tap and channel are worked out once per
+//! chunk, for all rows, and kept in shared memory (`Positions`); an element of the left operand is then the sum of
 //! two offsets, and two comparisons tell whether it lies in the image. In the padding a row has no term.
 //!
 //! The input gradient works on pixels of one phase (row and column modulo the stride) at a time: they share the taps by

@@ -1,7 +1,7 @@
 //! The f32 matrix product in canonical order, and the weight gradient of a linear layer, which is one per leaf of the
 //! sample tree.
 //!
-//! The tile and the order of its sums are [`tile`](super::tile)'s. Operands are read through strides; lanes run along
+//! The tile and the order of its sums are `tile`'s. Operands are read through strides; lanes run along
 //! whichever axis of an operand is the contiguous one.
 
 #[cfg(not(target_arch = "nvptx64"))]

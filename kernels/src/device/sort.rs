@@ -1,6 +1,6 @@
 //! Order along an axis: sort and top-k of rows, argmax and argmin, and cumulative sums.
 //!
-//! Everything is ordered by one 64-bit number per element, its [`rank`]: the value's place in the total order (NaN
+//! Everything is ordered by one 64-bit number per element, its `rank`: the value's place in the total order (NaN
 //! largest, -0 equal to +0) above its position. No two are equal, so what a sort or a minimum gives is defined by the
 //! ranks alone, whatever network, merge or shuffle pattern finds it.
 //!

@@ -69,7 +69,7 @@ struct Progress {
 impl Progress {
     fn one_more(&self, what: &str) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        if done % 25 == 0 {
+        if done.is_multiple_of(25) {
             eprintln!("{done} of {} kernels {what}", self.of);
         }
     }
