@@ -1,8 +1,10 @@
 //! The check and the mutation score of a small registry, as a user would have it.
 
 use selfsame_kernels::case::{Case, change, exactly};
+use selfsame_kernels::device;
 use selfsame_kernels::host::mutation::{Mutant, score};
-use selfsame_kernels::host::{Equivalent, FindingKind, Operation, check};
+use selfsame_kernels::host::{EQUIVALENT, Equivalent, FindingKind, Operation, Source, check};
+use selfsame_kernels::kernel::KernelSpec;
 use selfsame_kernels::simt::*;
 use selfsame_kernels::{kernel, shared};
 
@@ -93,28 +95,16 @@ fn last_block_cases() -> Vec<Case> {
 /// Lanes of a pair exchange their elements, and the sum of whole numbers stays.
 const SAME_SUM: &str = "the elements that change places are summed, and sums of whole numbers are exact";
 
+const HERE: Source = Source { path: "tests/mutation.rs", text: include_str!("mutation.rs") };
+
+const fn flipped(operation: Operation, reads: &'static str) -> Equivalent {
+    Equivalent { source: HERE, reads, kernels: &[], operation, mutants: &[Mutant::IndexFlipped], reason: SAME_SUM }
+}
+
 static EQUIVALENTS: &[Equivalent] = &[
-    Equivalent {
-        kernels: &["warp_sums", "last_block_sum"],
-        operation: Operation::Read,
-        ordinal: 0,
-        mutant: Mutant::IndexFlipped,
-        reason: SAME_SUM,
-    },
-    Equivalent {
-        kernels: &["warp_sums"],
-        operation: Operation::Write,
-        ordinal: 0,
-        mutant: Mutant::IndexFlipped,
-        reason: SAME_SUM,
-    },
-    Equivalent {
-        kernels: &["last_block_sum"],
-        operation: Operation::Read,
-        ordinal: 2,
-        mutant: Mutant::IndexFlipped,
-        reason: SAME_SUM,
-    },
+    flipped(Operation::Read, "get(block_idx().x * 32 + lane())"),
+    flipped(Operation::Write, "set(lane() / 16, sum)"),
+    flipped(Operation::Read, "get(block);\n            }\n            z.set(0, sum)"),
 ];
 
 #[test]
@@ -139,15 +129,32 @@ fn mutations_are_killed() {
 
 #[test]
 fn entries_that_match_nothing_are_stale() {
-    let entry = Equivalent {
+    let entry = |reads| Equivalent {
+        source: HERE,
+        reads,
         kernels: &["warp_sums"],
         operation: Operation::SyncWarp,
-        ordinal: 0,
-        mutant: Mutant::Removed,
+        mutants: &[Mutant::Removed],
         reason: "none: it must be kept",
     };
-    let score = score(&[&warp_sums::SPEC], &[entry], 1, &|_, _| {}).unwrap();
-    assert_eq!(score.stale, ["warp_sums: SyncWarp 0 Removed"]);
+    let needed = entry("sync_warp(ALL_LANES);\nif lane() == 0 { z.set(");
+    let nowhere = Equivalent { reads: concat!("sync_warp", "(HALF)"), ..needed };
+    let score = |kernels: &[&'static KernelSpec]| score(kernels, &[needed, nowhere], 1, &|_, _| {}).unwrap();
+    let of_both = score(&[&warp_sums::SPEC]);
+    assert_eq!(of_both.stale, [needed.to_string(), nowhere.to_string()]);
+    let of_none = score(&[&reverse::SPEC]);
+    assert_eq!((of_none.stale, of_none.unreached), (vec![nowhere.to_string()], vec![needed.to_string()]));
+}
+
+#[test]
+fn shipped_kernels_are_clean_and_small_ones_have_their_score() {
+    let kernels: Vec<_> = device::kernels().collect();
+    let report = check(&kernels, 1, 2, &|_| {});
+    assert!(report.is_clean(), "{report}");
+    let small: Vec<_> =
+        kernels.into_iter().filter(|kernel| ["log_sum_exp", "col_sum", "cumsum_rows"].contains(&kernel.name)).collect();
+    let score = score(&small, EQUIVALENT, 2, &|_, _| {}).unwrap();
+    assert!(small.len() == 3 && score.survived.is_empty() && score.stale.is_empty(), "{score}");
 }
 
 kernel! {

@@ -29,11 +29,18 @@ pub(super) fn shapes() -> Vec<Conv2d> {
         // A stride beyond the kernel: pixels that no output reads.
         Conv2d { stride: [1, 3], groups: 2, ..plain(2, [2, 8], [2, 2], [1, 2]) },
         // Two chunks, cut inside a tap; the first and the last output row have terms in one of them only.
-        Conv2d { padding: [4, 2], ..plain(1, [1, 2], [20, 2], [5, 6]) },
+        Conv2d { padding: [4, 2], ..plain(3, [1, 2], [20, 2], [5, 6]) },
         // The same for the input gradient.
         plain(1, [5, 6], [2, 20], [5, 6]),
         // The same for the weight gradient.
         Conv2d { padding: [22, 12], dilation: [20, 1], ..plain(1, [1, 1], [2, 2], [2, 1]) },
+        // A stride beyond the image: phases without pixels.
+        Conv2d { stride: [2, 2], ..plain(1, [1, 1], [1, 1], [1, 1]) },
+        // One whole step; one whole chunk, of each kernel's positions.
+        plain(1, [1, 8], [8, 8], [1, 1]),
+        plain(1, [1, 1], [512, 1], [1, 1]),
+        plain(1, [1, 1], [1, 512], [1, 1]),
+        plain(16, [4, 8], [1, 1], [1, 1]),
     ]
 }
 

@@ -231,8 +231,8 @@ mod cases {
     product_cases!(matmul_small_cases matmul_small 64);
 
     /// (images, rows per image, k, n).
-    fn gradients(edge: usize) -> [[usize; 4]; 5] {
-        [[1, 1, 1, 1], [17, 1, 3, 4], [16, 3, edge + 1, 2], [5, 2, 2, edge + 3], [17, 33, 2, 5]]
+    fn gradients(edge: usize) -> [[usize; 4]; 6] {
+        [[1, 1, 1, 1], [17, 1, 3, 4], [16, 3, edge + 1, 2], [5, 2, 2, edge + 3], [17, 33, 2, 5], [16, 32, 1, 1]]
     }
 
     macro_rules! gradient_cases {

@@ -289,7 +289,7 @@ kernel! {
 
 #[cfg(not(target_arch = "nvptx64"))]
 mod cases {
-    use super::super::reduce::row::cases::{SHAPES, rows_with_edges};
+    use super::super::reduce::row::cases::{SHAPES, extremes, rows_with_edges};
     use super::*;
     use crate::case::{Case, exactly, noise};
     use crate::reference;
@@ -368,8 +368,9 @@ mod cases {
         SHAPES.into_iter().enumerate().map(case).collect()
     }
 
-    /// [images, pixels, groups, width]: rows held (several blocks) and streamed, one group and groups of one channel.
-    const GROUPS: [[usize; 4]; 4] = [[2, 9, 3, 5], [5, 3, 7, 1], [1, 70, 2, 4], [3, 1, 1, 17]];
+    /// [images, pixels, groups, width]: rows held (several blocks) and in batches, one group and groups of one channel, a
+    /// last batch of one element.
+    const GROUPS: [[usize; 4]; 5] = [[2, 9, 3, 5], [5, 3, 7, 1], [1, 70, 2, 4], [3, 1, 1, 17], [1, 257, 1, 1]];
 
     /// Where element `j` of row (image, group) lies, and its channel.
     fn group_place([_, pixels, groups, width]: [usize; 4]) -> impl Fn(usize, usize) -> (usize, usize) {
@@ -451,15 +452,15 @@ mod cases {
     }
 
     pub(super) fn l2_normalize_cases() -> Vec<Case> {
-        let case = |(rows, cols): (usize, usize)| {
-            let x = rows_with_a_short_one(rows, cols);
+        let case = |(rows, cols, x): (usize, usize, Vec<f32>)| {
             let y = exactly(x.chunks(cols).flat_map(|x| reference::l2_normalize(x, EPS)).collect());
             let norm = x.chunks(cols).map(|x| Real::max(Real::sqrt(reference::lane_sum_sq(x)), EPS));
             let norm = exactly(norm.collect());
             l2_normalize::TestCase { x, y, norm, rows: rows as u32, cols: cols as u32, eps: EPS }
                 .named(format!("{rows} x {cols}"))
         };
-        SHAPES.map(case).into()
+        let with_short = SHAPES.into_iter().map(|(rows, cols)| (rows, cols, rows_with_a_short_one(rows, cols)));
+        with_short.chain(extremes()).map(case).collect()
     }
 
     pub(super) fn l2_normalize_grad_cases() -> Vec<Case> {

@@ -228,7 +228,7 @@ pub(super) static KERNELS: &[&kernel::KernelSpec] = &[
 
 #[cfg(not(target_arch = "nvptx64"))]
 mod cases {
-    use super::row::cases::{SHAPES, by_row, rows_with_edges};
+    use super::row::cases::{SHAPES, by_row, extremes, rows_with_edges};
     use super::*;
     use crate::case::{Case, exactly, noise};
     use crate::reference::{lane_dot, lane_max, lane_min, lane_sum, lane_sum_sq};
@@ -251,7 +251,7 @@ mod cases {
     /// Rows of every kind, with special values; a row without elements.
     fn rows() -> impl Iterator<Item = (usize, usize, Vec<f32>)> {
         let filled = SHAPES.into_iter().map(|(rows, cols)| (rows, cols, rows_with_edges(rows, cols)));
-        filled.chain([(3, 0, Vec::new())])
+        filled.chain(extremes()).chain([(3, 0, Vec::new())])
     }
 
     macro_rules! row_cases {
@@ -274,14 +274,18 @@ mod cases {
         row_min_cases row_min lane_min
     }
 
-    /// [outer, reduced, inner]: no elements, one, both forms at their limits, blocks that end inside a row of columns.
+    /// [outer, reduced, inner]: no elements, one, both forms at their limits, blocks that end inside a row of columns, a
+    /// last batch of one element.
     const COLUMNS: [[usize; 3]; 7] =
-        [[2, 0, 3], [1, 1, 1], [3, 5, 100], [2, 32, 7], [1, 33, 40], [3, 70, 5], [1, 529, 33]];
+        [[2, 0, 3], [1, 1, 1], [3, 5, 100], [2, 32, 7], [1, 33, 40], [3, 70, 5], [1, 520, 33]];
 
-    /// Noise with a NaN, infinities and zeros of both signs.
+    /// Noise with a NaN, infinities and zeros of both signs; the extremes of most columns are their last elements.
     fn columns([outer, reduced, inner]: [usize; 3]) -> Vec<f32> {
         let mut x = noise(outer * reduced * inner, 5);
         for (i, x) in x.iter_mut().enumerate() {
+            if i / inner % reduced == reduced - 1 {
+                *x = if i % 2 == 0 { 3.0 } else { -3.0 };
+            }
             match i % 41 {
                 1 | 17 if i < 60 => *x = -0.0,
                 18 => *x = 0.0,

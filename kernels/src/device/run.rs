@@ -77,8 +77,10 @@ pub(super) mod cases {
     /// Sizes at the edges of threads and blocks.
     pub(in super::super) const SIZES: [usize; 3] = [1, RUN as usize - 1, RUN as usize + 266];
 
-    /// Zeros, ones, the ends of the ranges, what is not finite, and arguments where functions change their method.
+    /// A number that every function changes, for the last element of all; then zeros, ones, the ends of the ranges, what
+    /// is not finite, and arguments where functions change their method.
     const SPECIAL: [f32; 24] = [
+        2.5,
         0.0,
         -0.0,
         1.0,
@@ -102,7 +104,6 @@ pub(super) mod cases {
         131_071.0,
         300_000.0,
         -1e30,
-        2.5,
     ];
 
     /// `n` numbers, the last of them special ones.

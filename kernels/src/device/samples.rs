@@ -351,13 +351,15 @@ pub(super) mod cases {
         noisy.into_iter().chain([tiny]).map(case).collect()
     }
 
-    /// (leaves, width) of folds: one leaf, a thread's and a block's limits, an odd one at several levels, two blocks.
-    pub(in crate::device) const FOLDS: [(usize, usize); 7] =
-        [(1, 5), (2, 300), (11, 3), (16, 1), (17, 40), (131, 20), (256 + 37, 17)];
+    /// (leaves, width) of folds: one leaf, a thread's and a block's limits, an odd one at every level, two blocks.
+    pub(in crate::device) const FOLDS: [(usize, usize); 11] =
+        [(1, 5), (2, 300), (4, 2), (8, 2), (9, 2), (11, 3), (16, 1), (17, 40), (48, 3), (131, 20), (256 + 37, 17)];
 
     pub(super) fn tree_fold_cases() -> Vec<Case> {
         let case = |(leaves, width): (usize, usize)| {
-            let x = noise(leaves * width, 4);
+            let mut x = noise(leaves * width, 4);
+            // The sum of -0 is -0, unless an absent leaf were added.
+            x.iter_mut().step_by(width).for_each(|x| *x = -0.0);
             let part = |first: usize, j: usize| {
                 let count = (leaves - first).min(FOLD as usize);
                 fold_tree(count, &mut |i| x[(first + i) * width + j], &mut |a, b| a + b).expect("at least one leaf")

@@ -94,12 +94,12 @@ kernel! {
 mod cases {
     use super::*;
     use crate::case::{Case, exactly, noise};
-    use crate::device::reduce::row::cases::{SHAPES, by_row, rows_with_edges};
+    use crate::device::reduce::row::cases::{SHAPES, by_row, extremes, rows_with_edges};
     use crate::reference;
 
     /// Logits of every shape: noise, and in some rows infinities, NaN and zeros of both signs.
     fn logits() -> impl Iterator<Item = (usize, usize, Vec<f32>)> {
-        SHAPES.into_iter().map(|(rows, cols)| (rows, cols, rows_with_edges(rows, cols)))
+        SHAPES.into_iter().map(|(rows, cols)| (rows, cols, rows_with_edges(rows, cols))).chain(extremes())
     }
 
     pub(super) fn softmax_cases() -> Vec<Case> {

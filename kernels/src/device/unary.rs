@@ -50,9 +50,13 @@ macro_rules! unary_kernels {
             #[cfg(not(target_arch = "nvptx64"))]
             fn $integer() -> Vec<Case> {
                 let wide: fn(i128) -> i128 = $wide;
-                let x = vec![$type::MIN, $type::MIN + 1, -3, -1, 0, 1, 7, 0x1234_5678, $type::MAX];
-                let (n, y) = (x.len() as u32, x.iter().map(|&x| wide(i128::from(x)) as $type).collect());
-                vec![$integer::TestCase { x, y: crate::case::exactly(y), n }.named("edges of the range")]
+                let edges = [$type::MIN, $type::MIN + 1, -3, -1, 0, 1, 7, 0x1234_5678, $type::MAX];
+                let case = |len: usize| {
+                    let x: Vec<$type> = edges.into_iter().cycle().take(len).collect();
+                    let (n, y) = (len as u32, x.iter().map(|&x| wide(i128::from(x)) as $type).collect());
+                    $integer::TestCase { x, y: crate::case::exactly(y), n }.named(format!("{len} edges of the range"))
+                };
+                crate::device::run::cases::SIZES.map(case).into()
             }
         )+
 

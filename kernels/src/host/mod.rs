@@ -32,7 +32,7 @@ mod worker;
 
 pub use check::{CheckReport, KernelReport, check};
 pub use counters::Counters;
-pub use equivalent::{EQUIVALENT, Equivalent};
+pub use equivalent::{EQUIVALENT, Equivalent, Source};
 pub use finding::{Finding, FindingKind, Place};
 pub use launcher::{HostLauncher, Options};
 pub use schedule::Schedule;

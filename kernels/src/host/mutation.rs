@@ -11,7 +11,6 @@ use super::site::{NO_MEMORY, Operation, Site, SiteNumber};
 use crate::case::{Case, CaseError};
 use crate::kernel::KernelSpec;
 use crate::launch::LaunchError;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::Location;
 use std::time::{Duration, Instant};
@@ -73,21 +72,19 @@ pub struct Mutation {
     pub mutant: Mutant,
 }
 
-/// A mutation of a kernel, by the number of its site among the kernel's sites of the same operation, in order of place.
+/// A mutation of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mutated {
     /// The kernel.
     pub kernel: &'static str,
     /// What is weakened, and how.
     pub mutation: Mutation,
-    /// The site's number, from 0.
-    pub ordinal: usize,
 }
 
 impl fmt::Display for Mutated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Mutation { site, mutant } = &self.mutation;
-        write!(f, "{}: {:?} {} {mutant:?}, {}", self.kernel, site.operation, self.ordinal, site.place)?;
+        write!(f, "{}: {:?} {mutant:?}, {}", self.kernel, site.operation, site.place)?;
         site.memory.iter().try_for_each(|memory| write!(f, ", {memory}"))
     }
 }
@@ -103,8 +100,11 @@ pub struct Score {
     pub equivalent: Vec<(Mutated, &'static str)>,
     /// Mutations that stayed hidden; those that are for the checker also where a value was wrong.
     pub survived: Vec<Mutated>,
-    /// Entries of the table of equivalents that no surviving mutation matches.
+    /// Entries of the table of equivalents that are wrong: no source reads as they say, or the kernels reach the site
+    /// and none of its mutations survives.
     pub stale: Vec<String>,
+    /// Entries whose site the kernels do not reach: wrong too where the kernels are all there are.
+    pub unreached: Vec<String>,
     /// The time that it took.
     pub elapsed: Duration,
 }
@@ -130,7 +130,8 @@ impl fmt::Display for Score {
             self.elapsed.as_secs_f64()
         )?;
         self.survived.iter().try_for_each(|mutated| write!(f, "\n  survived: {mutated}"))?;
-        self.stale.iter().try_for_each(|entry| write!(f, "\n  stale entry: {entry}"))
+        self.stale.iter().try_for_each(|entry| write!(f, "\n  stale entry: {entry}"))?;
+        self.unreached.iter().try_for_each(|entry| write!(f, "\n  entry not reached: {entry}"))
     }
 }
 
@@ -147,47 +148,72 @@ pub fn score(
     progress: &(dyn Fn(&'static KernelSpec, &Score) + Sync),
 ) -> Result<Score, CaseError> {
     let start = Instant::now();
-    let scores = shared_out(kernels, workers, |kernel| -> Result<Score, CaseError> {
-        let score = score_kernel(kernel, equivalents)?;
-        progress(kernel, &score);
-        Ok(score)
+    let scores = shared_out(kernels, workers, |kernel| -> Result<KernelScore, CaseError> {
+        let scored = score_kernel(kernel, equivalents)?;
+        progress(kernel, &scored.score);
+        Ok(scored)
     });
     let mut sum = Score::default();
-    for score in scores {
-        let Score { killed_by_checker, killed_by_value, equivalent, survived, stale, .. } = score?;
-        sum.killed_by_checker += killed_by_checker;
-        sum.killed_by_value += killed_by_value;
-        sum.equivalent.extend(equivalent);
-        sum.survived.extend(survived);
-        sum.stale.extend(stale);
+    let mut uses = vec![Use::Unreached; equivalents.len()];
+    for scored in scores {
+        let KernelScore { score, uses: of_kernel } = scored?;
+        sum.killed_by_checker += score.killed_by_checker;
+        sum.killed_by_value += score.killed_by_value;
+        sum.equivalent.extend(score.equivalent);
+        sum.survived.extend(score.survived);
+        uses.iter_mut().zip(of_kernel).for_each(|(all, one)| *all = one.max(*all));
+    }
+    for (entry, used) in equivalents.iter().zip(uses) {
+        match used {
+            Use::Unreached if entry.is_in_source() => sum.unreached.push(entry.to_string()),
+            Use::Unreached | Use::Killed => sum.stale.push(entry.to_string()),
+            Use::Survived => {}
+        }
     }
     Ok(Score { elapsed: start.elapsed(), ..sum })
 }
 
-fn score_kernel(kernel: &'static KernelSpec, equivalents: &[Equivalent]) -> Result<Score, CaseError> {
+/// What became of the mutations that an entry of the table of equivalents means.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    Unreached,
+    Killed,
+    Survived,
+}
+
+struct KernelScore {
+    score: Score,
+    /// By entry.
+    uses: Vec<Use>,
+}
+
+fn score_kernel(kernel: &'static KernelSpec, equivalents: &[Equivalent]) -> Result<KernelScore, CaseError> {
     let start = Instant::now();
     let mut score = Score::default();
+    let mut uses = vec![Use::Unreached; equivalents.len()];
     let mut cases = (kernel.cases)();
     // Most mutations show on the first case: let it be a small one.
     cases.sort_by_key(Case::elements);
     for mutated in mutations(kernel, &cases)? {
-        let known = equivalents.iter().find(|entry| entry.matches(&mutated));
-        match outcome(kernel, &cases, &mutated.mutation)? {
-            Outcome::Checker => score.killed_by_checker += 1,
-            Outcome::Value if !mutated.mutation.mutant.is_for_checker() => score.killed_by_value += 1,
-            Outcome::Value | Outcome::Nothing => match known {
-                Some(entry) => score.equivalent.push((mutated, entry.reason)),
-                None => score.survived.push(mutated),
-            },
+        let known = equivalents.iter().position(|entry| entry.matches(&mutated));
+        let outcome = outcome(kernel, &cases, &mutated.mutation)?;
+        let hidden = match outcome {
+            Outcome::Checker => false,
+            Outcome::Value => mutated.mutation.mutant.is_for_checker(),
+            Outcome::Nothing => true,
+        };
+        if let Some(entry) = known {
+            uses[entry] = uses[entry].max(if hidden { Use::Survived } else { Use::Killed });
         }
-    }
-    for entry in equivalents.iter().filter(|entry| entry.kernels.contains(&kernel.name)) {
-        if !score.equivalent.iter().any(|(mutated, _)| entry.matches(mutated)) {
-            score.stale.push(format!("{}: {entry}", kernel.name));
+        match (outcome, known) {
+            (_, Some(entry)) if hidden => score.equivalent.push((mutated, equivalents[entry].reason)),
+            _ if hidden => score.survived.push(mutated),
+            (Outcome::Checker, _) => score.killed_by_checker += 1,
+            _ => score.killed_by_value += 1,
         }
     }
     score.elapsed = start.elapsed();
-    Ok(score)
+    Ok(KernelScore { score, uses })
 }
 
 /// The mutations of the sites that the cases reach.
@@ -195,19 +221,14 @@ fn mutations(kernel: &'static KernelSpec, cases: &[Case]) -> Result<Vec<Mutated>
     let launcher = HostLauncher::with(Options { count: false, ..Options::checked() });
     cases.iter().try_for_each(|case| case.run(kernel, &launcher))?;
     let sites = launcher.take_sites().remove(kernel.name).unwrap_or_default();
-    let mut ordinals: BTreeMap<Operation, usize> = BTreeMap::new();
-    let mut list = Vec::new();
-    for site in sites {
-        let next = ordinals.entry(site.operation).or_default();
-        let ordinal = *next;
-        *next += 1;
-        list.extend(Mutant::of(site.operation).iter().map(|mutant| Mutated {
+    let of_site = |site: Site| {
+        let mutants = Mutant::of(site.operation).iter();
+        mutants.map(move |mutant| Mutated {
             kernel: kernel.name,
             mutation: Mutation { site: site.clone(), mutant: *mutant },
-            ordinal,
-        }));
-    }
-    Ok(list)
+        })
+    };
+    Ok(sites.into_iter().flat_map(of_site).collect())
 }
 
 enum Outcome {

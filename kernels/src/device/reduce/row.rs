@@ -192,13 +192,28 @@ pub(in crate::device) use with_row;
 pub(in crate::device) mod cases {
     use crate::case::noise;
 
-    /// (rows, columns): every way of working on a row, at its limits; several blocks; a row of more than two tiles.
-    pub(in crate::device) const SHAPES: [(usize, usize); 9] =
-        [(1, 1), (3, 17), (40, 5), (5, 64), (17, 65), (2, 256), (18, 257), (2, 1025), (1, 4133)];
+    /// (rows, columns): every way of working on a row, at its limits; several blocks; a row of which a third tile has
+    /// one element.
+    pub(in crate::device) const SHAPES: [(usize, usize); 10] =
+        [(1, 1), (3, 17), (40, 5), (5, 64), (17, 65), (2, 256), (18, 257), (1, 300), (2, 1025), (1, 4097)];
 
     /// The results of `f` for each row, in order.
     pub(in crate::device) fn by_row(x: &[f32], rows: usize, cols: usize, f: impl Fn(&[f32]) -> Vec<f32>) -> Vec<f32> {
         (0..rows).flat_map(|row| f(&x[row * cols..(row + 1) * cols])).collect()
+    }
+
+    /// Long rows whose extremes matter: the largest, then the smallest element last, or first in a batch that it has to
+    /// itself; and zeros of both signs.
+    pub(in crate::device) fn extremes() -> impl Iterator<Item = (usize, usize, Vec<f32>)> {
+        [257, 4097].into_iter().map(|cols| {
+            let mut x = noise(5 * cols, 4);
+            let places = [(cols - 1, 300.0), (cols - 1, -300.0), (256, 300.0), (256, -300.0)];
+            for (row, (at, extreme)) in places.into_iter().enumerate() {
+                x[row * cols + at] = extreme;
+            }
+            x[4 * cols..].iter_mut().enumerate().for_each(|(j, x)| *x = if j % 3 == 0 { -0.0 } else { 0.0 });
+            (5, cols, x)
+        })
     }
 
     /// Noise with rows of special values between: -infinity alone, some +infinity, some NaN, zeros of both signs.
