@@ -84,8 +84,6 @@ kernel! {
     cost { flop: 4 * images * rows_per_image * channels, reread: 4 * images * rows_per_image * channels }
     cases batch_stats_leaves_cases
     {
-        // The tile is declared by inline assembly.
-        #[allow(unsafe_code)]
         let tile = crate::shared!(f32; 2 * THREADS);
         let leaf = LeafChannel::here(images, rows_per_image, channels);
         let chunk = |start, end| {
@@ -120,8 +118,6 @@ kernel! {
     cost { flop: 7 * leaves * channels, special: 2 * leaves * channels }
     cases batch_stats_fold_cases
     {
-        // The tile is declared by inline assembly.
-        #[allow(unsafe_code)]
         let tile = crate::shared!(f32; 2 * THREADS);
         // In f64, where counts are exact and a node past the last leaf, which is not used, cannot wrap around.
         let (each, rows) = (rows_per_leaf as f64, rows as f64);
@@ -227,8 +223,6 @@ kernel! {
     cost { flop: 5 * images * rows_per_image * channels }
     cases batch_norm_grad_sums_leaves_cases
     {
-        // The tile is declared by inline assembly.
-        #[allow(unsafe_code)]
         let tile = crate::shared!(f32; 2 * THREADS);
         let leaf = LeafChannel::here(images, rows_per_image, channels);
         let [mean, rstd] = leaf.channel().map_or([0.0; 2], |c| [mean.get(c), rstd.get(c)]);

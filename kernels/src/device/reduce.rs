@@ -67,8 +67,6 @@ fn reduce_column(
     join: impl Fn(f32, f32) -> f32,
     put: impl FnOnce(u32, f32),
 ) {
-    // The tile is declared by inline assembly, and before any branch, so that the compiler knows it for shared memory.
-    #[allow(unsafe_code)]
     let tile = crate::shared!(f32; THREADS);
     let (tx, ty) = (thread_idx().x, thread_idx().y);
     // A divisor that cannot be 0 spares the test for it; without columns there is nothing to place.

@@ -245,8 +245,6 @@ kernel! {
     cost { flop: images * rows_per_image * channels }
     cases rows_sum_leaves_cases
     {
-        // The tile is declared by inline assembly.
-        #[allow(unsafe_code)]
         let tile = crate::shared!(f32; THREADS);
         let leaf = LeafChannel::here(images, rows_per_image, channels);
         let chunk = |start, end| chain(start, end, |row| [x.get(leaf.at(row))], |[s], [x]: [f32; 1]| [s + x]);
@@ -270,8 +268,6 @@ kernel! {
     cost { flop: 2 * images * rows_per_image * channels }
     cases rows_dot_leaves_cases
     {
-        // The tile is declared by inline assembly.
-        #[allow(unsafe_code)]
         let tile = crate::shared!(f32; THREADS);
         let leaf = LeafChannel::here(images, rows_per_image, channels);
         let terms = |row| [a.get(leaf.at(row)), b.get(leaf.at(row))];
@@ -295,8 +291,6 @@ kernel! {
     cost { flop: leaves * width }
     cases tree_fold_cases
     {
-        // The tile is declared by inline assembly.
-        #[allow(unsafe_code)]
         let tile = crate::shared!(f32; THREADS);
         fold_leaves(leaves, width, tile, |i| [x.get(i)], |[a], [b], _, _| [a + b], |i, [sum]| y.set(i, sum));
     }

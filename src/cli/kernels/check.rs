@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use selfsame_engine::{Error, ErrorKind, Result};
+use selfsame_engine::{Device, Error, ErrorKind, Result};
 use selfsame_kernels::host::mutation::{Mutated, Score, score};
 use selfsame_kernels::host::{EQUIVALENT, KernelReport, check};
+use selfsame_kernels::kernel::KernelSpec;
 use serde_json::json;
 
 use super::super::output::Output;
@@ -26,6 +27,9 @@ pub(crate) struct Args {
     /// Threads; all cores when left out
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// simt: on the host, every access checked; cuda:N: on a GPU, results compared
+    #[arg(long, default_value = "simt", value_name = "NAME")]
+    device: String,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -33,6 +37,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<Outcome> {
     let kernels = super::chosen(registry, args.name.as_deref())?;
+    if args.device != "simt" {
+        return on_device(args, &kernels, out);
+    }
     let threads = args.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1);
     let start = Instant::now();
     let progress = Progress { done: AtomicUsize::new(0), of: kernels.len() };
@@ -58,6 +65,31 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
     }
     let passed = report.is_clean() && score.is_none_or(|score| score.survived.is_empty() && score.stale.is_empty());
     Ok(if passed { Outcome::Done } else { Outcome::Difference })
+}
+
+/// Runs every case on a GPU and compares the results.
+fn on_device(args: &Args, kernels: &[&'static KernelSpec], out: &mut Output) -> Result<Outcome> {
+    let device = Device::open(&args.device)?;
+    let gpu = device.gpu().ok_or_else(|| {
+        Error::new(ErrorKind::Device, "kernels check", format!("--device {}", args.device)).expected("simt or cuda:N")
+    })?;
+    let (mut cases, mut failures) = (0, Vec::new());
+    for kernel in kernels {
+        for case in (kernel.cases)() {
+            cases += 1;
+            let run = gpu.submit(|launcher| Ok(case.run(kernel, launcher)))?;
+            failures.extend(run.err().map(|error| format!("{} ({}): {error}", kernel.name, case.name)));
+        }
+    }
+    if args.json {
+        out.json(&json!({
+            "device": format!("{device:?}"), "kernels": kernels.len(), "cases": cases, "failures": failures,
+        }))?;
+    } else {
+        failures.iter().try_for_each(|failure| out.text(failure))?;
+        out.text(&format!("{} kernels, {cases} cases on {device:?}: {} failed", kernels.len(), failures.len()))?;
+    }
+    Ok(if failures.is_empty() { Outcome::Done } else { Outcome::Difference })
 }
 
 /// How many kernels are through, on standard error now and then.

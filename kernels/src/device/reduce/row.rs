@@ -163,8 +163,6 @@ pub(in crate::device) trait Row<const N: usize>: Sized {
 /// declared in a function's first basic block does the compiler know everywhere that it is shared memory.
 macro_rules! with_row {
     ($rows:expr, $cols:expr, |$row:ident, $j:ident| $load:expr, |$values:ident| $body:block) => {{
-        // The tile is declared by inline assembly.
-        #[allow(unsafe_code)]
         let shared = $crate::shared!(f32; row::SHARED);
         let $row = row::index($cols);
         if $cols <= row::BATCHED {
