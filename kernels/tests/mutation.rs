@@ -35,7 +35,7 @@ kernel! {
     {
         let tile = shared!(f32; 2);
         let sum = half_warp_sum(ALL_LANES, x.get(block_idx().x * 32 + lane()));
-        if lane() % 16 == 0 {
+        if lane().is_multiple_of(16) {
             tile.set(lane() / 16, sum);
         }
         sync_warp(ALL_LANES);
