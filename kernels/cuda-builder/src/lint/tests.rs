@@ -209,9 +209,11 @@ fn the_shipped_text_passes_and_its_mutants_do_not() {
     // A sample of the sites, evenly spread: each mutant is the analysis of one kernel.
     for at in sites.iter().copied().step_by(sites.len().div_ceil(40)) {
         let start = (0..at).rev().find(|&i| lines[i].contains(".entry ")).unwrap();
-        let end = (at..lines.len()).find(|&i| lines[i].starts_with('}')).unwrap();
+        // An mma stands on several lines; the label belongs behind the last.
+        let last = (at..lines.len()).find(|&i| lines[i].trim_end().ends_with(';')).unwrap();
+        let end = (last..lines.len()).find(|&i| lines[i] == "}").unwrap();
         let mut mutant: Vec<String> = lines[start..=end].iter().map(|line| line.to_string()).collect();
-        mutant.insert(at - start + 1, "$L__MUTANT:".into());
+        mutant.insert(last - start + 1, "$L__MUTANT:".into());
         mutant.insert(
             at - start,
             "mov.u32 %r900001, %laneid;\nsetp.eq.s32 %p900001, %r900001, 3;\n@%p900001 bra $L__MUTANT;".into(),
