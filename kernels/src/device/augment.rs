@@ -345,7 +345,6 @@ fn keys(t: f64) -> f64 {
 /// Element i blurred along an axis of `len` positions, `pitch` elements apart, on which it stands at `at`.
 #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 fn blur_at(x: In<f32>, weight: In<f32>, image: u32, i: u32, at: u32, len: u32, pitch: u32, half_width: u32) -> f32 {
     let taps = 2 * half_width + 1;
     let start = i - at * pitch;
