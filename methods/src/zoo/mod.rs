@@ -41,7 +41,7 @@ mod tests {
             for setting in ["backbone=resnet-small", "stem=small", "width=0.25"] {
                 config.apply_setting(setting).unwrap();
             }
-            let mut method = (spec.build)(&config, &Init::new(&device, 0)).unwrap();
+            let method = (spec.build)(&config, &Init::new(&device, 0)).unwrap();
             let params = ParamSet::collect(|visitor| method.visit(visitor)).unwrap();
             let view = |seed: u64| {
                 let mut stream = Key::new(seed, Purpose::Check).stream(0, 0, 0);
