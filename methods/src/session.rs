@@ -8,6 +8,7 @@ use std::time::Duration;
 use selfsame_autograd::Tensor;
 use selfsame_data::{Augment, Batch, Dataset, Loader, LoaderConfig, Split, open};
 use selfsame_engine::{Device, Error, ErrorKind, Result};
+use selfsame_kernels::order::LEAF;
 use selfsame_models::weights;
 
 use crate::config::Config;
@@ -90,6 +91,7 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
     let views: Vec<Arc<dyn Augment>> =
         (0..spec.views.count()).map(|_| parts::augmentation(&config)).collect::<Result<_>>()?;
 
+    rehearse(&trainer, &train, &views, &device)?;
     let dir = RunDir::create(out, mode)?;
     if mode == CreateMode::Resume {
         expect_same_configuration(&dir.read_config()?, &config)?;
@@ -174,6 +176,23 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
         weights_hash: hash,
         constants,
     })
+}
+
+/// Has the networks refuse a cut that they cannot take, on the first images, before anything is written.
+fn rehearse(
+    trainer: &Trainer,
+    train: &Arc<dyn Dataset>,
+    views: &[Arc<dyn Augment>],
+    device: &Device,
+) -> Result<()> {
+    if !trainer.cut().runs_apart() {
+        return Ok(());
+    }
+    let config = LoaderConfig { batch: LEAF.min(train.len()), views: views.to_vec(), ..LoaderConfig::default() };
+    match Loader::new(Arc::clone(train), config)?.next() {
+        Some(batch) => trainer.rehearse(&to_views(&batch?, device)?),
+        None => Ok(()),
+    }
 }
 
 /// Labelled images to measure an encoder with.

@@ -90,7 +90,7 @@ impl Job<'_> {
         }
         let parts = if self.cut.is_whole() {
             vec![self.whole(views, (self.context)())?]
-        } else if self.cut.has_micro_batches() && !self.cut.is_cached() {
+        } else if self.cut.has_micro_batches() && !self.cut.runs_apart() {
             on_threads(self.participants()?, |participant| self.lockstep(views, participant))?
         } else {
             on_threads(Comm::emulated(self.cut.ranks())?, |comm| self.rank(views, Arc::new(comm)))?

@@ -109,7 +109,7 @@ impl Cut {
             _ => format!("each batch over {} ranks: {} images", shares.len(), shares.join(", ")),
         };
         if self.has_micro_batches() {
-            text.push_str(if self.cached { ", with gradient caching" } else { ", in lockstep" });
+            text.push_str(if self.runs_apart() { ", with gradient caching" } else { ", in lockstep" });
         }
         if self.batch_norm == BatchNormMode::Local {
             text.push_str("; each is a statistics group of batch norm, so that results depend on the cut");
@@ -117,12 +117,13 @@ impl Cut {
         Some(text)
     }
 
-    pub(super) fn parts(&self) -> &[Vec<Range<usize>>] {
-        &self.ranks
+    /// Whether a forward sees a part of the batch while the others do not run: gradient caching.
+    pub fn runs_apart(&self) -> bool {
+        self.cached && self.has_micro_batches()
     }
 
-    pub(super) fn is_cached(&self) -> bool {
-        self.cached
+    pub(super) fn parts(&self) -> &[Vec<Range<usize>>] {
+        &self.ranks
     }
 
     pub(super) fn has_micro_batches(&self) -> bool {

@@ -236,8 +236,19 @@ impl Trainer {
         })
     }
 
+    /// Runs the networks on a few images as the cut will, and keeps nothing: what cannot be cut is refused now.
+    ///
+    /// # Errors
+    /// `Numerics`, with the reason; and those of the operations.
+    pub fn rehearse(&self, views: &Views) -> Result<()> {
+        let cx = Ctx::train().batch_norm(self.cut.batch_norm()).no_grad().apart(self.cut.runs_apart());
+        self.method.embed(views, &cx)?;
+        self.method.targets(views, &cx).map(drop)
+    }
+
     /// Loss, gradients and buffer updates of a batch under this trainer's cut; nothing is written.
     fn compute(&self, views: &Views) -> Result<Computed> {
+        // A context for each part: what it collects is its own.
         let (seed, step, recompute, batch_norm) = (self.seed, self.step, self.recompute, self.cut.batch_norm());
         let context = || Ctx::train().step(seed, step).recompute(recompute).batch_norm(batch_norm);
         Job { method: &*self.method, cut: &self.cut, shares: &self.shares, context: &context }.run(views)
