@@ -102,7 +102,8 @@ impl Job<'_> {
     fn rank(&self, views: &Views, comm: Arc<Comm>) -> Result<Part> {
         let rank = comm.rank();
         match &self.cut.parts()[rank][..] {
-            [all] => {
+            // With micro-batches on other ranks, uses in networks and objective are kept apart here as there.
+            [all] if !self.cut.has_micro_batches() => {
                 let cx = (self.context)().comm(comm).first_image(all.start);
                 self.whole(&views.part(all, &self.shares[rank])?, cx)
             }

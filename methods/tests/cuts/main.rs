@@ -52,9 +52,13 @@ fn trainer(setting: &Setting, cut: Cut, threads: usize) -> Result<Trainer> {
     Trainer::new(setting.spec, &config, &plan, &Device::cpu_with(threads)?)?.with_cut(cut)
 }
 
+fn device(trainer: &Trainer) -> Device {
+    trainer.params().iter().next().expect("a parameter").1.array().device().clone()
+}
+
 fn trained(setting: &Setting, cut: Cut, threads: usize) -> Result<Trained> {
     let mut trainer = trainer(setting, cut, threads)?;
-    let device = Device::cpu_with(1)?;
+    let device = device(&trainer);
     let mut numbers = Vec::new();
     for step in 0..setting.steps {
         let record = trainer.step(&views(setting.images, setting.size, step, &device), Duration::ZERO)?;
@@ -175,7 +179,7 @@ fn caching_holds_the_activations_of_one_micro_batch() {
     let peak = |sizes: &[&[usize]], cached| {
         let large = Setting { size: 32, ..GROUP_NORM };
         let mut trainer = trainer(&large, cut(sizes, cached, Lockstep), 1).unwrap();
-        let device = trainer.params().iter().next().unwrap().1.array().device().clone();
+        let device = device(&trainer);
         let views = views(64, 32, 0, &device);
         trainer.step(&views, Duration::ZERO).unwrap();
         device.host().memory().reset_peak();
@@ -204,7 +208,6 @@ fn what_cannot_be_cut_is_refused_with_the_reason() {
         let sentence = refused(&BATCH_NORM, cut(sizes, CACHED, Lockstep));
         assert!(sentence.contains("statistics of the whole batch") && sentence.contains("grad_cache"), "{sentence}");
     }
-    // Blocks of 16 images, of which the last rank has one and a part of the next.
     let whole = Setting { settings: &["divisible=false"], ..GROUP_NORM };
     let sentence = refused(&whole, cut(&[&[32, 32]], CACHED, Lockstep));
     assert!(sentence.contains("mixed across the batch") && sentence.contains("micro_batch = 0"), "{sentence}");
@@ -224,7 +227,7 @@ fn a_failed_step_under_a_cut_changes_nothing_and_names_the_operation() {
         let bad = Setting { settings: &["objective=ntxent"], ..GROUP_NORM };
         let mut trainer = trainer(&bad, cut(sizes, cached, Lockstep), 2).unwrap();
         let before = trainer.snapshot().unwrap();
-        let device = Device::cpu_with(1).unwrap();
+        let device = device(&trainer);
         let mut bad = views(64, 8, 0, &device);
         let weight = trainer.params().iter().find(|(path, _)| *path == "head.weight").unwrap().1.clone();
         let kept = weight.array();

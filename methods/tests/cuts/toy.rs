@@ -33,7 +33,7 @@ divisible = true        # false: refuses micro-batches
         let encoder = Encoder {
             conv: Conv2d::new(&init.at("conv"), 3, WIDTH, 3, Conv2dOpts { padding: 1, ..Conv2dOpts::default() })?,
             norm: match norm {
-                "group" => Box::new(GroupNorm::new(&init.at("norm"), WIDTH, 2, 1e-5)?),
+                "group" => Box::new(GroupNorm::new(&init.at("norm"), 2, WIDTH, 1e-5)?),
                 _ => Box::new(batch_norm(&init.at("norm"))?),
             },
             dropout: Dropout::new(&init.at("dropout"), 0.25)?,
