@@ -223,9 +223,8 @@ impl Views {
     /// # Errors
     /// `Shape` when there are fewer.
     pub fn part(&self, images: &Range<usize>, device: &Device) -> Result<Views> {
-        let part = |view: &Tensor| {
-            Ok(Tensor::constant(view.array().slice(0, images.start, images.end)?.to_device(device)?))
-        };
+        let part =
+            |view: &Tensor| Ok(Tensor::constant(view.array().slice(0, images.start, images.end)?.to_device(device)?));
         Ok(Views(self.iter().map(part).collect::<Result<_>>()?))
     }
 

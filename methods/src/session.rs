@@ -179,12 +179,7 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
 }
 
 /// Has the networks refuse a cut that they cannot take, on the first images, before anything is written.
-fn rehearse(
-    trainer: &Trainer,
-    train: &Arc<dyn Dataset>,
-    views: &[Arc<dyn Augment>],
-    device: &Device,
-) -> Result<()> {
+fn rehearse(trainer: &Trainer, train: &Arc<dyn Dataset>, views: &[Arc<dyn Augment>], device: &Device) -> Result<()> {
     if !trainer.cut().runs_apart() {
         return Ok(());
     }
@@ -497,8 +492,10 @@ mod tests {
         assert!(local.warnings.iter().any(|text| text.contains("depend on the cut")), "{:?}", local.warnings);
         let session = local.manifest.sessions.remove(0);
         assert_eq!((session.ranks, session.micro_batches), (2, vec![vec![16], vec![16]]));
+        drop(local);
         let error = pretrain(request("c", CreateMode::Resume, 2, &["batch_norm=local"]), &mut Silent).map(drop);
-        assert!(error.unwrap_err().sentence().contains("'micro_batch'"));
+        let sentence = error.unwrap_err().sentence();
+        assert!(sentence.contains("'micro_batch'"), "{sentence}");
     }
 
     #[test]

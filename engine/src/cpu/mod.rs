@@ -42,13 +42,7 @@ impl CpuDevice {
     /// As for [`CpuDevice::new`].
     pub fn with_isa(threads: usize, isa: Isa) -> Result<CpuDevice> {
         let (workers, memory) = (Workers::new(threads)?, Arc::new(MemoryPool::default()));
-        Ok(CpuDevice(Arc::new(Inner {
-            workers,
-            scratch: Arc::default(),
-            memory,
-            isa,
-            finite_checks: Arc::default(),
-        })))
+        Ok(CpuDevice(Arc::new(Inner { workers, scratch: Arc::default(), memory, isa, finite_checks: Arc::default() })))
     }
 
     /// The same device for a rank: its memory and switches, with `threads` worker threads of the rank's own. What an

@@ -56,13 +56,7 @@ pub struct Session {
 impl Session {
     /// This process: its command line, platform and the time now. `micro_batches` holds the images of each of them, for
     /// each rank.
-    pub fn begin(
-        from_step: u64,
-        device: &str,
-        isa: &str,
-        threads: usize,
-        micro_batches: Vec<Vec<usize>>,
-    ) -> Session {
+    pub fn begin(from_step: u64, device: &str, isa: &str, threads: usize, micro_batches: Vec<Vec<usize>>) -> Session {
         Session {
             command: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
             from_step,

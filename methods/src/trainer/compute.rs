@@ -85,8 +85,11 @@ impl Job<'_> {
     pub(super) fn run(&self, views: &Views) -> Result<Computed> {
         let images = views.images()?;
         if !self.cut.is_whole() && images != self.cut.images() {
-            return Err(Error::new(ErrorKind::Config, "batch", format!("{images} images"))
-                .expected(format!("{}, cut into {:?}", self.cut.images(), self.cut.micro_batches())));
+            return Err(Error::new(ErrorKind::Config, "batch", format!("{images} images")).expected(format!(
+                "{}, cut into {:?}",
+                self.cut.images(),
+                self.cut.micro_batches()
+            )));
         }
         let parts = if self.cut.is_whole() {
             vec![self.whole(views, (self.context)())?]

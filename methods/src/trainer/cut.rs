@@ -176,7 +176,9 @@ mod tests {
     fn a_local_cut_says_that_results_depend_on_it() {
         let describe = |batch_norm| Cut::sizes(vec![vec![32, 16], vec![16]], true, batch_norm).unwrap().describe();
         let local = describe(BatchNormMode::Local).unwrap();
-        assert!(local.contains("2 ranks: 32+16, 16 images, with gradient caching") && local.contains("depend on the cut"));
+        assert!(
+            local.contains("2 ranks: 32+16, 16 images, with gradient caching") && local.contains("depend on the cut")
+        );
         assert!(!describe(BatchNormMode::Frozen).unwrap().contains("depend"));
         assert_eq!(cut(64, 0, 1).unwrap().describe(), None);
     }

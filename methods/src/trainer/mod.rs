@@ -205,7 +205,8 @@ impl Trainer {
             Err(error) if error.kind() == ErrorKind::NonFinite => return Err(self.diagnose(views, &error.sentence())),
             result => result?,
         };
-        let Computed { objective: Objective { loss, scalars, embeddings }, grads, updates, forward, backward } = computed;
+        let Computed { objective: Objective { loss, scalars, embeddings }, grads, updates, forward, backward } =
+            computed;
         let mut clock = Clock::start();
         let stats = match self.optimizer.step(&self.params, &grads, lr) {
             Err(error) if error.kind() == ErrorKind::NonFinite => return Err(self.diagnose(views, &error.sentence())),

@@ -73,7 +73,13 @@ fn cut(sizes: &[&[usize]], cached: bool, batch_norm: BatchNormMode) -> Cut {
 }
 
 /// Trains `setting` in one piece and under every cut, and compares all bits.
-fn expect_same_bits(setting: &Setting, batch_norm: BatchNormMode, cached: bool, cuts: &[&[&[usize]]], threads: &[usize]) {
+fn expect_same_bits(
+    setting: &Setting,
+    batch_norm: BatchNormMode,
+    cached: bool,
+    cuts: &[&[&[usize]]],
+    threads: &[usize],
+) {
     let whole = trained(setting, cut(&[&[setting.images]], cached, batch_norm), 2).unwrap();
     for sizes in cuts {
         for &threads in threads {
@@ -208,6 +214,8 @@ fn what_cannot_be_cut_is_refused_with_the_reason() {
         let sentence = refused(&BATCH_NORM, cut(sizes, CACHED, Lockstep));
         assert!(sentence.contains("statistics of the whole batch") && sentence.contains("grad_cache"), "{sentence}");
     }
+    let sentence = refused(&SIMCLR, cut(&[&[16], &[16], &[32]], CACHED, Lockstep));
+    assert!(sentence.contains("equally many on every rank"), "{sentence}");
     let whole = Setting { settings: &["divisible=false"], ..GROUP_NORM };
     let sentence = refused(&whole, cut(&[&[32, 32]], CACHED, Lockstep));
     assert!(sentence.contains("mixed across the batch") && sentence.contains("micro_batch = 0"), "{sentence}");
@@ -223,7 +231,8 @@ fn an_indivisible_method_runs_whole_and_on_ranks() {
 
 #[test]
 fn a_failed_step_under_a_cut_changes_nothing_and_names_the_operation() {
-    for (sizes, cached) in [(&[&[32, 32][..]][..], CACHED), (&[&[16, 16], &[32]], TOGETHER), (&[&[32], &[32]], CACHED)] {
+    for (sizes, cached) in [(&[&[32, 32][..]][..], CACHED), (&[&[16, 16], &[32]], TOGETHER), (&[&[32], &[32]], CACHED)]
+    {
         let bad = Setting { settings: &["objective=ntxent"], ..GROUP_NORM };
         let mut trainer = trainer(&bad, cut(sizes, cached, Lockstep), 2).unwrap();
         let before = trainer.snapshot().unwrap();
