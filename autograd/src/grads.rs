@@ -3,7 +3,7 @@
 use crate::backward::Pass;
 use crate::graph::Origin;
 use crate::{Cotangent, Param, Tensor};
-use selfsame_engine::{Array, Comm, Error, ErrorKind, Result, ops};
+use selfsame_engine::{Array, Comm, Device, Error, ErrorKind, Result, ops};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -25,21 +25,40 @@ struct ParamGrads {
 }
 
 impl Grads {
+    /// The gradients of Σ ⟨y, dy⟩ over the tensors y and the output gradients dy in `roots`: one backward from several
+    /// places of a graph, as when the objective's part of the graph was walked before.
+    ///
+    /// # Errors
+    /// As for [`Tensor::backward_from`].
+    pub fn of(roots: &[(Tensor, Array)]) -> Result<Grads> {
+        let mut pass = Pass::default();
+        for (y, dy) in roots {
+            pass.seed(y.root_for(dy)?, Cotangent::Dense(dy.clone()))?;
+        }
+        pass.run()?;
+        Grads::collect(pass)
+    }
+
     pub(crate) fn collect(mut pass: Pass) -> Result<Grads> {
         let mut grads = Grads::default();
-        for (leaf, d) in pass.leaves {
-            let sum = match grads.leaves.remove(&leaf) {
-                None => d,
-                Some(sum) => ops::add_assign(sum, &d)?,
-            };
-            grads.leaves.insert(leaf, sum);
-        }
+        grads.add_leaves(pass.leaves)?;
         pass.uses.sort_by(|a, b| a.key.cmp(&b.key));
         for used in pass.uses {
             let entry = grads.params.entry(used.param.id());
             entry.or_insert_with(|| ParamGrads { param: used.param, uses: Vec::new() }).uses.push(used.cotangent);
         }
         Ok(grads)
+    }
+
+    fn add_leaves(&mut self, leaves: impl IntoIterator<Item = (u64, Array)>) -> Result<()> {
+        for (leaf, d) in leaves {
+            let sum = match self.leaves.remove(&leaf) {
+                None => d,
+                Some(sum) => ops::add_assign(sum, &d)?,
+            };
+            self.leaves.insert(leaf, sum);
+        }
+        Ok(())
     }
 
     /// The gradient of a leaf or, for a tensor taken from a parameter, of that parameter; `None` when none arrived.
@@ -78,13 +97,7 @@ impl Grads {
     /// `Numerics` when the two did not come from the same program: another number or kind of uses, or the same images
     /// twice.
     pub fn merge(&mut self, other: Grads) -> Result<()> {
-        for (leaf, d) in other.leaves {
-            let sum = match self.leaves.remove(&leaf) {
-                None => d,
-                Some(sum) => ops::add_assign(sum, &d)?,
-            };
-            self.leaves.insert(leaf, sum);
-        }
+        self.add_leaves(other.leaves)?;
         for (id, theirs) in other.params {
             match self.params.remove(&id) {
                 None => {
@@ -98,6 +111,34 @@ impl Grads {
             }
         }
         Ok(())
+    }
+
+    /// Adds the gradients of a later part of the same forward: its uses of a parameter come behind those here.
+    ///
+    /// # Errors
+    /// What the primitives return.
+    pub fn append(&mut self, later: Grads) -> Result<()> {
+        self.add_leaves(later.leaves)?;
+        for (id, theirs) in later.params {
+            let entry = self.params.entry(id);
+            entry.or_insert_with(|| ParamGrads { param: theirs.param, uses: Vec::new() }).uses.extend(theirs.uses);
+        }
+        Ok(())
+    }
+
+    /// The gradients for use on `device`, as [`Array::to_device`] moves them.
+    ///
+    /// # Errors
+    /// As for [`Array::to_device`].
+    pub fn to_device(mut self, device: &Device) -> Result<Grads> {
+        for d in self.leaves.values_mut() {
+            *d = d.to_device(device)?;
+        }
+        for grads in self.params.values_mut() {
+            let uses = std::mem::take(&mut grads.uses).into_iter();
+            grads.uses = uses.map(|d| d.moved_to(device)).collect::<Result<_>>()?;
+        }
+        Ok(self)
     }
 
     /// Joins the ranks' gradients of parameters, so that every rank holds the whole batch's. Leaves stay local.
@@ -192,7 +233,7 @@ mod tests {
     use super::*;
     use crate::Role;
     use crate::ops::{BatchNorm, BatchStats};
-    use selfsame_engine::{Device, Rows};
+    use selfsame_engine::Rows;
     use std::sync::Arc;
 
     const IMAGES: usize = 80;
@@ -290,6 +331,35 @@ mod tests {
                 }
             });
         }
+    }
+
+    /// The same graph walked in one go, and cut at two of its tensors, one of which leads to the other.
+    #[test]
+    fn a_backward_in_two_parts_has_the_bits_of_one() {
+        let device = Device::cpu_with(1).unwrap();
+        let model = Model::new(&device);
+        let rows = Rows::of(&[IMAGES, 3], 0).unwrap();
+        let embed = || {
+            let x = Tensor::constant(Array::from_slice(&values(IMAGES * 3, 1), &[IMAGES, 3], &device).unwrap());
+            let h = x.linear(&model.w.tensor(), Some(&model.b.tensor()), rows).unwrap();
+            let z = h.mul(&model.gamma.tensor()).unwrap().tanh().unwrap();
+            [h, z]
+        };
+        // Uses gamma again.
+        let objective = |[h, z]: &[Tensor; 2]| {
+            let y = h.mul(z).unwrap().add(h).unwrap().mul(&model.gamma.tensor()).unwrap();
+            y.square().unwrap().sum_all().unwrap()
+        };
+        let whole = model.bits(&objective(&embed()).backward().unwrap());
+
+        let embedded = embed();
+        let leaves = embedded.clone().map(|z| Tensor::leaf(z.array().clone()));
+        let later = objective(&leaves).backward().unwrap();
+        let roots: Vec<(Tensor, Array)> =
+            embedded.into_iter().zip(&leaves).map(|(z, leaf)| (z, later.get(leaf).unwrap().unwrap())).collect();
+        let mut grads = Grads::of(&roots).unwrap();
+        grads.append(later).unwrap();
+        assert_eq!(model.bits(&grads), whole);
     }
 
     #[test]

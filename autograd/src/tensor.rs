@@ -107,6 +107,15 @@ impl Tensor {
     /// `Shape` or `DType` when `dy` does not have this tensor's; else as for [`Tensor::backward`].
     #[track_caller]
     pub fn backward_from(&self, dy: Array) -> Result<Grads> {
+        let mut pass = Pass::default();
+        pass.seed(self.root_for(&dy)?, Cotangent::Dense(dy))?;
+        pass.run()?;
+        Grads::collect(pass)
+    }
+
+    /// Where a backward with the output gradient `dy` begins.
+    #[track_caller]
+    pub(crate) fn root_for(&self, dy: &Array) -> Result<&Origin> {
         if dy.shape() != self.shape() {
             return Err(Error::new(
                 ErrorKind::Shape,
@@ -119,15 +128,11 @@ impl Tensor {
             return Err(Error::new(ErrorKind::DType, "backward", format!("an output gradient of type {}", dy.dtype()))
                 .expected(self.dtype().name()));
         }
-        let Some(origin) = &self.origin else {
-            return Err(Error::new(ErrorKind::NoVjp, "backward", "a tensor that no tracked tensor led to")
+        self.origin.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::NoVjp, "backward", "a tensor that no tracked tensor led to")
                 .expected("a tensor computed from a leaf or a parameter")
-                .hint("detach, Tensor::constant and Param::constant cut the graph"));
-        };
-        let mut pass = Pass::default();
-        pass.seed(origin, Cotangent::Dense(dy))?;
-        pass.run()?;
-        Grads::collect(pass)
+                .hint("detach, Tensor::constant and Param::constant cut the graph")
+        })
     }
 }
 

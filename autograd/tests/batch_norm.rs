@@ -5,7 +5,6 @@ use selfsame_autograd::ops::{BatchNorm, BatchStats};
 use selfsame_autograd::{Grads, Param, Role, Tensor};
 use selfsame_engine::{Array, Comm, DType, Device, ErrorKind, Result, Rows, ops};
 use selfsame_kernels::philox::{Key, Purpose};
-use std::sync::Arc;
 
 const IMAGES: usize = 96;
 
@@ -44,7 +43,7 @@ fn fusing_does_not_change_a_bit() -> Result<()> {
         }
         Ok(found)
     };
-    for stats in [BatchStats::Batch(None), BatchStats::Groups { images: 16, ranks: None }] {
+    for stats in [BatchStats::Batch(None), BatchStats::Groups { images: 16 }] {
         for with_residual in [false, true] {
             assert_eq!(run(&stats, true, with_residual)?, run(&stats, false, with_residual)?);
         }
@@ -63,6 +62,7 @@ struct Layer {
 struct Ran {
     y: Vec<u32>,
     dx: Vec<u32>,
+    groups: Vec<usize>,
     moments: [Vec<f32>; 3],
     grads: Grads,
 }
@@ -88,7 +88,8 @@ impl Layer {
         let grads = normed.y.backward_from(self.dy.slice(0, from, to)?)?;
         let m = normed.moments.expect("not fixed");
         let moments = [m.mean, m.variance, m.unbiased_variance].map(|m| m.to_vec().unwrap());
-        Ok(Ran { y: bits(normed.y.array()), dx: bits(&grads.get(&x)?.expect("tracked")), moments, grads })
+        let dx = bits(&grads.get(&x)?.expect("tracked"));
+        Ok(Ran { y: bits(normed.y.array()), dx, groups: m.groups, moments, grads })
     }
 
     fn params(&self, grads: &Grads) -> [Vec<u32>; 2] {
@@ -97,19 +98,19 @@ impl Layer {
 }
 
 fn groups(images: usize) -> BatchStats {
-    BatchStats::Groups { images, ranks: None }
+    BatchStats::Groups { images }
 }
 
 #[test]
-fn a_group_is_a_batch_of_its_own_and_moments_are_means_over_groups() {
+fn a_group_is_a_batch_of_its_own() {
     let layer = Layer::new();
     let found = layer.run(0, IMAGES, 0, groups(48)).unwrap();
     let [a, b] = [(0, 48), (48, 96)].map(|(from, to)| layer.run(from, to, 0, BatchStats::Batch(None)).unwrap());
     assert_eq!(found.y, [a.y, b.y].concat());
     assert_eq!(found.dx, [a.dx, b.dx].concat());
-    for ((found, a), b) in found.moments.iter().zip(&a.moments).zip(&b.moments) {
-        let mean: Vec<f32> = a.iter().zip(b).map(|(a, b)| (a + b) / 2.0).collect();
-        assert_eq!(*found, mean);
+    assert_eq!((&a.groups[..], &found.groups[..]), (&[0][..], &[0, 48][..]));
+    for ((found, a), b) in found.moments.iter().zip(a.moments).zip(b.moments) {
+        assert_eq!(*found, [a, b].concat());
     }
     let whole = layer.run(0, IMAGES, 0, BatchStats::Batch(None)).unwrap();
     let one_group = layer.run(0, IMAGES, 0, groups(IMAGES)).unwrap();
@@ -134,33 +135,36 @@ fn cuts_between_groups_do_not_change_a_bit() {
     let whole = layer.run(0, IMAGES, 0, groups(32)).unwrap();
     for cuts in [vec![0, 32, IMAGES], vec![0, 64, IMAGES], vec![0, 32, 64, IMAGES]] {
         let (mut grads, mut y, mut dx) = (Grads::default(), Vec::new(), Vec::new());
+        let (mut groups_seen, mut moments) = (Vec::new(), <[Vec<f32>; 3]>::default());
         for part in cuts.windows(2) {
             let ran = layer.run(part[0], part[1], part[0], groups(32)).unwrap();
             y.extend(ran.y);
             dx.extend(ran.dx);
+            groups_seen.extend(ran.groups);
+            moments.iter_mut().zip(ran.moments).for_each(|(all, part)| all.extend(part));
             grads.merge(ran.grads).unwrap();
         }
         assert_eq!((&y, &dx), (&whole.y, &whole.dx));
+        assert_eq!((&groups_seen, &moments), (&whole.groups, &whole.moments));
         assert_eq!(layer.params(&grads), layer.params(&whole.grads));
 
         let cuts = &cuts;
         let ranks = |comm: Comm| {
-            let (layer, comm) = (Layer::new(), Arc::new(comm));
+            let (layer, comm) = (Layer::new(), comm);
             let (from, to) = (cuts[comm.rank()], cuts[comm.rank() + 1]);
-            let stats = BatchStats::Groups { images: 32, ranks: Some(comm.clone()) };
+            let stats = BatchStats::Groups { images: 32 };
             let ran = layer.run(from, to, from, stats).unwrap();
             let params = layer.params(&ran.grads.all_sum(&comm).unwrap());
-            (ran.y, ran.dx, ran.moments, params)
+            (ran.y, ran.dx, params)
         };
         let (mut y, mut dx) = (Vec::new(), Vec::new());
         std::thread::scope(|scope| {
             let comms = Comm::emulated(cuts.len() - 1).unwrap();
             let threads: Vec<_> = comms.into_iter().map(|comm| scope.spawn(move || ranks(comm))).collect();
             for thread in threads {
-                let (their_y, their_dx, moments, params) = thread.join().unwrap();
+                let (their_y, their_dx, params) = thread.join().unwrap();
                 y.extend(their_y);
                 dx.extend(their_dx);
-                assert_eq!(moments, whole.moments);
                 assert_eq!(params, layer.params(&whole.grads));
             }
         });

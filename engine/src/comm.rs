@@ -2,6 +2,7 @@
 //! arrived first.
 //!
 //! [`Comm::emulated`] gives ranks that are threads of one process. NCCL and MPI fit behind the same methods.
+//! Micro-batches that advance together are ranks as well, which take [`Turn`]s on one device.
 
 use crate::{Array, Error, ErrorKind, Result, SampleSum, ops};
 use std::any::Any;
@@ -13,6 +14,45 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 pub struct Comm {
     rank: usize,
     group: Option<Arc<Group>>,
+    turn: Option<Turn>,
+}
+
+/// The right to compute, shared by threads of which one runs at a time: whoever waits in a collective lends it out.
+///
+/// Micro-batches that advance layer by layer hold one workspace that way, and the device's threads serve one of them.
+#[derive(Clone, Default)]
+pub struct Turn(Arc<(Mutex<bool>, Condvar)>);
+
+/// A [`Turn`] that has been taken; it passes on when this is dropped.
+pub struct Turned<'a>(&'a Turn);
+
+impl Turn {
+    /// Waits until nobody computes. The thread's collectives must know of it: [`Comm::in_turns`].
+    pub fn take(&self) -> Turned<'_> {
+        self.acquire();
+        Turned(self)
+    }
+
+    fn acquire(&self) {
+        let (taken, changed) = &*self.0;
+        let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        while *taken {
+            taken = changed.wait(taken).unwrap_or_else(PoisonError::into_inner);
+        }
+        *taken = true;
+    }
+
+    fn release(&self) {
+        let (taken, changed) = &*self.0;
+        *taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        changed.notify_one();
+    }
+}
+
+impl Drop for Turned<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
 }
 
 struct Group {
@@ -36,12 +76,25 @@ impl Group {
     fn lock(&self) -> MutexGuard<'_, Round> {
         self.round.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Waits for the end of round `number` and returns what everybody gave. The next round cannot complete, and so
+    /// cannot replace `delivered`, before the rank that waits here has joined it.
+    fn delivery(&self, mut round: MutexGuard<'_, Round>, number: u64) -> Result<Vec<Parcel>> {
+        while round.number == number {
+            if round.left {
+                return Err(Error::new(ErrorKind::Device, "collective", "a rank has left the group")
+                    .expected("all ranks in the same collective"));
+            }
+            round = self.changed.wait(round).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(round.delivered.clone())
+    }
 }
 
 impl Comm {
     /// The only rank of a group of one.
     pub fn single() -> Comm {
-        Comm { rank: 0, group: None }
+        Comm { rank: 0, group: None, turn: None }
     }
 
     /// `size` ranks of one process, to be moved to one thread each.
@@ -54,7 +107,14 @@ impl Comm {
         }
         let round = Round { parcels: vec![None; size], ..Round::default() };
         let group = Arc::new(Group { size, round: Mutex::new(round), changed: Condvar::new() });
-        Ok((0..size).map(|rank| Comm { rank, group: Some(Arc::clone(&group)) }).collect())
+        Ok((0..size).map(|rank| Comm { rank, group: Some(Arc::clone(&group)), turn: None }).collect())
+    }
+
+    /// This end for a thread that has taken `turn`: it lends the turn out while it waits for others.
+    #[must_use]
+    pub fn in_turns(mut self, turn: &Turn) -> Comm {
+        self.turn = Some(turn.clone());
+        self
     }
 
     /// This rank's number, from 0.
@@ -77,22 +137,23 @@ impl Comm {
         let number = round.number;
         round.parcels[self.rank] = Some(Arc::new(value));
         round.arrived += 1;
-        if round.arrived == group.size {
+        let delivered = if round.arrived == group.size {
             round.delivered = round.parcels.iter_mut().map(|p| p.take().expect("every rank has arrived")).collect();
             round.arrived = 0;
             round.number += 1;
             group.changed.notify_all();
-        }
-        while round.number == number {
-            if round.left {
-                return Err(Error::new(ErrorKind::Device, "collective", "a rank has left the group")
-                    .expected("all ranks in the same collective"));
+            round.delivered.clone()
+        } else {
+            if let Some(turn) = &self.turn {
+                turn.release();
             }
-            round = group.changed.wait(round).unwrap_or_else(PoisonError::into_inner);
-        }
-        // The next round cannot complete, and so cannot replace `delivered`, before this rank has joined it.
-        let delivered = round.delivered.clone();
-        drop(round);
+            let delivered = group.delivery(round, number);
+            // Taken back only when the group is unlocked: whoever has the turn may be about to lock it.
+            if let Some(turn) = &self.turn {
+                turn.acquire();
+            }
+            delivered?
+        };
         delivered
             .iter()
             .map(|p| p.downcast_ref::<T>().cloned())
@@ -236,8 +297,33 @@ mod tests {
     }
 
     #[test]
+    fn in_turns_one_rank_computes_at_a_time() {
+        let (turn, inside) = (Turn::default(), std::sync::atomic::AtomicUsize::new(0));
+        let sums = on_ranks(4, |comm| {
+            let comm = comm.in_turns(&turn);
+            let _turn = turn.take();
+            let mut sum = 0;
+            for round in 0..50 {
+                assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0, "another rank computes");
+                std::thread::yield_now();
+                inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                sum += comm.exchange(comm.rank() * round).unwrap().iter().sum::<usize>();
+            }
+            sum
+        });
+        assert_eq!(sums, [6 * 49 * 25; 4]);
+    }
+
+    #[test]
     fn a_rank_that_leaves_is_an_error_not_a_hang() {
         let results = on_ranks(2, |comm| if comm.rank() == 0 { comm.barrier().is_err() } else { true });
         assert_eq!(results, [true, true]);
+        let turn = Turn::default();
+        let results = on_ranks(3, |comm| {
+            let comm = comm.in_turns(&turn);
+            let _turn = turn.take();
+            comm.rank() == 1 || comm.barrier().is_err()
+        });
+        assert_eq!(results, [true; 3]);
     }
 }

@@ -72,6 +72,18 @@ impl Device {
         }
     }
 
+    /// The same device for one of several ranks in this process, with `threads` CPU threads of its own; a GPU is handed
+    /// out whole.
+    ///
+    /// # Errors
+    /// As for [`CpuDevice::new`].
+    pub fn share(&self, threads: usize) -> Result<Device> {
+        match self {
+            Device::Cpu(cpu) => cpu.share(threads).map(Device::Cpu),
+            Device::Gpu(gpu) => Ok(Device::Gpu(gpu.clone())),
+        }
+    }
+
     /// The CPU: this device, or the one beside it.
     pub fn host(&self) -> &CpuDevice {
         match self {

@@ -74,14 +74,20 @@ pub fn nt_xent(z: &Tensor, o: &NtXent) -> Result<Tensor> {
 /// ranks. Gradients do not: what a row receives as a negative of others is summed within ranks first.
 ///
 /// # Errors
-/// As for [`nt_xent`]; `Numerics` when `n` is no multiple of 16 and there is more than one rank; or as for
-/// [`Comm::exchange`].
+/// As for [`nt_xent`]; `Numerics` when ranks differ in `n`, or when `n` is no multiple of 16 and there is more than one
+/// rank; or as for [`Comm::exchange`].
 #[track_caller]
 pub fn nt_xent_ranks(a: &Tensor, b: &Tensor, o: &NtXent, comm: &Arc<Comm>) -> Result<Tensor> {
     let [n, _] = a.dims()?;
     if n == 0 || a.shape() != b.shape() {
         return Err(Error::new(ErrorKind::Shape, "nt_xent", format!("views {:?} and {:?}", a.shape(), b.shape()))
             .expected("[n, D] twice, n at least 1"));
+    }
+    let shares = comm.exchange(n)?;
+    if shares.iter().any(|share| *share != n) {
+        return Err(Error::new(ErrorKind::Numerics, "nt_xent", format!("ranks of {shares:?} images"))
+            .expected("equally many on every rank")
+            .hint("choose ranks that divide the batch into equal multiples of 16 images"));
     }
     let (a, b) = (a.l2_normalize(LEAST_NORM)?, b.l2_normalize(LEAST_NORM)?);
     let anchors = Tensor::concat(&[&a, &b], 0)?;

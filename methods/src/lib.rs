@@ -24,7 +24,7 @@ pub mod zoo;
 pub use config::Config;
 pub use finish::{Finished, train_and_report};
 pub use hash::weights_hash;
-pub use method::{Method, MethodSpec, Step, Views};
+pub use method::{Embeddings, Method, MethodSpec, Step, Views};
 pub use observer::{Observer, Silent};
 pub use session::{Pretrain, Run, pretrain};
 pub use zoo::METHODS;

@@ -1,7 +1,9 @@
 //! What a method is: [`MethodSpec`] in the registry, [`Method`] at work.
 
+use std::ops::Range;
+
 use selfsame_autograd::{ParamVisitor, Tensor};
-use selfsame_engine::{Error, ErrorKind, Result, nearest};
+use selfsame_engine::{Array, Device, Error, ErrorKind, Result, nearest, ops};
 use selfsame_models::backbones::Backbone;
 use selfsame_models::{Ctx, Init};
 
@@ -105,12 +107,75 @@ pub struct Fact {
 }
 
 /// A method at work: its modules and how they turn views into a loss.
-pub trait Method: Send {
-    /// The loss of one batch.
+///
+/// A step is networks, then an objective. [`embed`](Method::embed) and [`targets`](Method::targets) are the networks:
+/// they see any part of the batch, a micro-batch or a rank's share. [`objective`](Method::objective) sees the whole
+/// batch (with ranks: this rank's share, and the others through [`Ctx::ranks`]). Everything that a large batch needs
+/// follows from that split: gradient caching, micro-batches in lockstep, ranks.
+///
+/// | method | `embed` | `targets` | `objective` |
+/// |---|---|---|---|
+/// | SimCLR, Barlow Twins | z of each view | | loss of the z |
+/// | SimSiam | z and p = h(z) of each view | | p against the detached z |
+/// | BYOL | p of each view | the teacher's z | p against z |
+/// | MoCo | queries | keys of the momentum encoder | queries against keys and queue; returns the new queue |
+/// | SwAV | z of each crop | | scores z·C, Sinkhorn, cross-entropies; returns the new queue |
+/// | DINO | student's bottleneck of each crop | teacher's | last layer, centre; returns the new centre |
+///
+/// What makes embeddings wide, such as prototypes or DINO's last layer, belongs into the objective.
+pub trait Method: Send + Sync {
+    /// What the objective needs of these images, with its gradient. Under gradient caching it runs twice; randomness
+    /// comes from the keys of `cx`, and each view has its own [`Ctx::view`].
+    ///
+    /// # Errors
+    /// Those of its operations; `Numerics` from a method that is [`indivisible`](Method::indivisible).
+    fn embed(&self, views: &Views, cx: &Ctx) -> Result<Embeddings> {
+        let _ = (views, cx);
+        Err(self.undivided())
+    }
+
+    /// What the objective needs of these images without a gradient: a teacher's outputs. `cx` hands parameters out as
+    /// constants. Runs once.
     ///
     /// # Errors
     /// Those of its operations.
-    fn loss(&mut self, views: &Views, cx: &Ctx) -> Result<Step>;
+    fn targets(&self, views: &Views, cx: &Ctx) -> Result<Embeddings> {
+        let _ = (views, cx);
+        Ok(Embeddings::default())
+    }
+
+    /// The loss from embeddings and targets. With ranks it holds this rank's images, every rank returns the same loss,
+    /// and the ranks' parameter gradients add up. New values of queues and centres go to [`Ctx::update`].
+    ///
+    /// # Errors
+    /// As for [`Method::embed`].
+    fn objective(&self, z: &Embeddings, cx: &Ctx) -> Result<Step> {
+        let _ = (z, cx);
+        Err(self.undivided())
+    }
+
+    /// The loss of one batch in one graph: networks, then objective.
+    ///
+    /// # Errors
+    /// Those of its operations.
+    fn loss(&self, views: &Views, cx: &Ctx) -> Result<Step> {
+        let z = self.embed(views, cx)?;
+        let targets = self.targets(views, &cx.clone().no_grad())?;
+        self.objective(&z.and(targets)?, cx)
+    }
+
+    /// Why this method cannot be split into networks and an objective; it then gives [`Method::loss`] itself, and
+    /// micro-batches are refused.
+    fn indivisible(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The error for a micro-batch of an [`indivisible`](Method::indivisible) method.
+    fn undivided(&self) -> Error {
+        let why = self.indivisible().unwrap_or("its networks and its objective are not told apart");
+        Error::new(ErrorKind::Numerics, "micro-batches of this method", why)
+            .expected("the whole batch of a rank at once: micro_batch = 0")
+    }
 
     /// Runs after the optimiser's step `step` (the first is 0): momentum encoders, queues, centres.
     ///
@@ -153,12 +218,99 @@ impl Views {
         self.0.iter()
     }
 
+    /// The images `images` of every view, for the threads of `device`.
+    ///
+    /// # Errors
+    /// `Shape` when there are fewer.
+    pub fn part(&self, images: &Range<usize>, device: &Device) -> Result<Views> {
+        let part =
+            |view: &Tensor| Ok(Tensor::constant(view.array().slice(0, images.start, images.end)?.to_device(device)?));
+        Ok(Views(self.iter().map(part).collect::<Result<_>>()?))
+    }
+
     /// Images in the batch.
     ///
     /// # Errors
     /// `Config` when there is no view.
     pub fn images(&self) -> Result<usize> {
         Ok(self.view(0)?.shape().first().copied().unwrap_or(0))
+    }
+}
+
+/// Named tensors whose axis 0 counts the images of a part of the batch, in order.
+#[derive(Clone, Default)]
+pub struct Embeddings(Vec<(String, Tensor)>);
+
+impl Embeddings {
+    /// With one more, of a name of its own.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, z: Tensor) -> Embeddings {
+        self.0.push((name.into(), z));
+        self
+    }
+
+    /// The one called `name`.
+    ///
+    /// # Errors
+    /// `Config` when there is none.
+    #[track_caller]
+    pub fn get(&self, name: &str) -> Result<&Tensor> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, z)| z).ok_or_else(|| {
+            let known: Vec<&str> = self.iter().map(|(name, _)| name).collect();
+            Error::new(ErrorKind::Config, "embeddings", format!("'{name}'")).expected(known.join(", "))
+        })
+    }
+
+    /// All of them with their names, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.0.iter().map(|(name, z)| (name.as_str(), z))
+    }
+
+    /// These and those.
+    ///
+    /// # Errors
+    /// `Config` when two have one name.
+    pub fn and(mut self, others: Embeddings) -> Result<Embeddings> {
+        self.0.extend(others.0);
+        let mut names: Vec<&str> = self.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(Error::new(ErrorKind::Config, "embeddings", format!("'{}' twice", pair[0]))
+                .expected("a name of its own for each")),
+            None => Ok(self),
+        }
+    }
+
+    /// The values, which must be of `images` images.
+    pub(crate) fn arrays(&self, images: usize) -> Result<Vec<(String, Array)>> {
+        let array = |(name, z): (&str, &Tensor)| {
+            if z.shape().first() != Some(&images) {
+                return Err(Error::new(ErrorKind::Shape, format!("embedding '{name}'"), format!("{:?}", z.shape()))
+                    .expected(format!("[{images}, …]: axis 0 counts the images of the micro-batch")));
+            }
+            Ok((name.to_string(), z.array().clone()))
+        };
+        self.iter().map(array).collect()
+    }
+
+    /// Those of consecutive parts as one, made tensors by `tensor`.
+    pub(crate) fn concat(parts: &[Vec<(String, Array)>], tensor: fn(Array) -> Tensor) -> Result<Embeddings> {
+        let Some(first) = parts.first() else { return Ok(Embeddings::default()) };
+        let mut all = Embeddings::default();
+        for (i, (name, _)) in first.iter().enumerate() {
+            let mut same = Vec::new();
+            for part in parts {
+                match part.get(i) {
+                    Some((other, array)) if other == name && part.len() == first.len() => same.push(array),
+                    _ => {
+                        return Err(Error::new(ErrorKind::Config, "embeddings", "others in another micro-batch")
+                            .expected(format!("'{name}' as number {i} of {} in each", first.len())));
+                    }
+                }
+            }
+            all = all.with(name, tensor(ops::concat(&same, 0)?));
+        }
+        Ok(all)
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use selfsame_autograd::Tensor;
 use selfsame_data::{Augment, Batch, Dataset, Loader, LoaderConfig, Split, open};
 use selfsame_engine::{Device, Error, ErrorKind, Result};
+use selfsame_kernels::order::LEAF;
 use selfsame_models::weights;
 
 use crate::config::Config;
@@ -19,7 +20,7 @@ use crate::observer::Observer;
 use crate::parts;
 use crate::run::manifest::utc_now;
 use crate::run::{CheckpointStore, CreateMode, EventWriter, Manifest, MetricsWriter, RunDir, Session};
-use crate::trainer::{Clock, Plan, StepRecord, Trainer, Watch};
+use crate::trainer::{Clock, Cut, Plan, StepRecord, Trainer, Watch};
 
 /// What to run, where, on what.
 pub struct Pretrain {
@@ -29,6 +30,9 @@ pub struct Pretrain {
     pub config: Config,
     /// The device to compute on.
     pub device: Device,
+    /// Emulated ranks that share the batch and the device's threads. Does not change a bit of the result, but for batch
+    /// norm `local`.
+    pub ranks: usize,
     /// Background threads that prepare images. Does not change a bit of the result.
     pub workers: usize,
     /// The run directory.
@@ -77,16 +81,17 @@ pub(crate) const EVAL_BATCH: usize = 128;
 /// `Config` and `Io` before training begins; `NonFinite` when a loss does (the last checkpoint stays); `Io` when a
 /// file cannot be written (the same).
 pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
-    let Pretrain { spec, config, device, workers, out, mode, stop } = request;
+    let Pretrain { spec, config, device, ranks, workers, out, mode, stop } = request;
     let data = config.str("data")?;
     // Everything that can be wrong is found out before the directory is touched.
     let train = open(data, Split::Unlabelled)?;
     let (labelled, mut warnings) = open_for_evaluation(data);
     let plan = Plan::of(&config, train.len())?;
-    let mut trainer = Trainer::new(spec, &config, &plan, &device)?;
+    let mut trainer = Trainer::new(spec, &config, &plan, &device)?.with_cut(Cut::of(&config, ranks)?)?;
     let views: Vec<Arc<dyn Augment>> =
         (0..spec.views.count()).map(|_| parts::augmentation(&config)).collect::<Result<_>>()?;
 
+    rehearse(&trainer, &train, &views, &device)?;
     let dir = RunDir::create(out, mode)?;
     if mode == CreateMode::Resume {
         expect_same_configuration(&dir.read_config()?, &config)?;
@@ -103,7 +108,7 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
         restore(&mut trainer, &store, &mut warnings)?;
     }
     let done = trainer.steps_done();
-    manifest.sessions.push(session(&device, done));
+    manifest.sessions.push(session(&device, done, trainer.cut()));
     dir.write_config(&config.table())?;
     dir.write_manifest(&manifest)?;
     let mut metrics = if mode == CreateMode::Resume { dir.resume_metrics(done)?.0 } else { dir.metrics()? };
@@ -138,6 +143,10 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
         let text = format!("the last {} images of each epoch's order are dropped: less than a batch", plan.dropped);
         observer.note(&text);
     }
+    match trainer.cut().describe() {
+        Some(text) if trainer.cut().is_exact() => observer.note(&text),
+        text => work.warnings.extend(text),
+    }
     work.warnings.iter().for_each(|text| observer.note(text));
     observer.begin(&plan, done);
     let interrupted = work.epochs(&mut trainer, observer)?;
@@ -167,6 +176,18 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
         weights_hash: hash,
         constants,
     })
+}
+
+/// Has the networks refuse a cut that they cannot take, on the first images, before anything is written.
+fn rehearse(trainer: &Trainer, train: &Arc<dyn Dataset>, views: &[Arc<dyn Augment>], device: &Device) -> Result<()> {
+    if !trainer.cut().runs_apart() {
+        return Ok(());
+    }
+    let config = LoaderConfig { batch: LEAF.min(train.len()), views: views.to_vec(), ..LoaderConfig::default() };
+    match Loader::new(Arc::clone(train), config)?.next() {
+        Some(batch) => trainer.rehearse(&to_views(&batch?, device)?),
+        None => Ok(()),
+    }
 }
 
 /// Labelled images to measure an encoder with.
@@ -206,9 +227,14 @@ fn open_for_evaluation(spec: &str) -> (Option<Labelled>, Vec<String>) {
     }
 }
 
-/// A resumed run goes on as it began. Only the data's place may differ; its checksum is compared elsewhere.
+/// A resumed run goes on as it began. The data's place may differ, whose checksum is compared elsewhere, and so may how
+/// the batch is cut where no bit depends on it.
 fn expect_same_configuration(own: &toml::Table, given: &Config) -> Result<()> {
-    for entry in given.entries().iter().filter(|entry| entry.key != "data") {
+    let free: &[&str] = match given.str("batch_norm")? {
+        "local" => &["data", "recompute"],
+        _ => &["data", "recompute", "micro_batch", "grad_cache"],
+    };
+    for entry in given.entries().iter().filter(|entry| !free.contains(&entry.key.as_str())) {
         if own.get(&entry.key) != Some(&entry.value) {
             let key = &entry.key;
             let before = own.get(key).map_or("no such key".to_string(), ToString::to_string);
@@ -233,9 +259,9 @@ fn first_manifest(config: &Config, train: &dyn Dataset) -> Result<Manifest> {
     })
 }
 
-fn session(device: &Device, done: u64) -> Session {
+fn session(device: &Device, done: u64, cut: &Cut) -> Session {
     let cpu = device.host();
-    Session::begin(done, device.name(), cpu.isa().name(), cpu.workers().threads(), 1)
+    Session::begin(done, device.name(), cpu.isa().name(), cpu.workers().threads(), cut.micro_batches())
 }
 
 /// Takes over the newest good checkpoint.
@@ -408,7 +434,7 @@ mod tests {
             config.apply_setting(setting).unwrap();
         }
         let device = Device::cpu_with(threads).unwrap();
-        Pretrain { spec: &simclr::SPEC, config, device, workers: 1, out, mode, stop: Arc::default() }
+        Pretrain { spec: &simclr::SPEC, config, device, ranks: 1, workers: 1, out, mode, stop: Arc::default() }
     }
 
     /// Asks a run to stop after a step.
@@ -437,7 +463,39 @@ mod tests {
             let resumed = pretrain(request(out, CreateMode::Resume, 2), &mut Silent).unwrap();
             assert_eq!(resumed.weights_hash, straight.weights_hash);
             assert_eq!(resumed.manifest.sessions[1].from_step, stop_after);
+            assert_eq!(resumed.manifest.sessions[1].micro_batches, [[16]]);
         }
+    }
+
+    /// A batch of 32 in one piece, and one that stops, to go on in micro-batches and on two ranks.
+    #[test]
+    fn a_run_may_be_resumed_under_another_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let request = |name: &str, mode, ranks: usize, settings: &[&str]| {
+            let mut request = request(folder.path().join(name), mode, 2);
+            for setting in ["batch=32", "epochs=2", "batch_norm=frozen"].iter().chain(settings) {
+                request.config.apply_setting(setting).unwrap();
+            }
+            Pretrain { ranks, ..request }
+        };
+        let straight = pretrain(request("a", CreateMode::New, 1, &[]), &mut Silent).unwrap();
+        let first = request("b", CreateMode::New, 1, &["micro_batch=16"]);
+        let mut observer = StopAfter(1, Arc::clone(&first.stop));
+        assert!(pretrain(first, &mut observer).unwrap().interrupted);
+        let resumed = pretrain(request("b", CreateMode::Resume, 1, &["recompute=true"]), &mut Silent).unwrap();
+        assert_eq!(resumed.weights_hash, straight.weights_hash);
+        let cuts: Vec<_> = resumed.manifest.sessions.iter().map(|session| session.micro_batches.clone()).collect();
+        assert_eq!(cuts, [[[16, 16].to_vec()], [[32].to_vec()]]);
+
+        let local = ["batch_norm=local", "micro_batch=16"];
+        let mut local = pretrain(request("c", CreateMode::New, 2, &local), &mut Silent).unwrap();
+        assert!(local.warnings.iter().any(|text| text.contains("depend on the cut")), "{:?}", local.warnings);
+        let session = local.manifest.sessions.remove(0);
+        assert_eq!((session.ranks, session.micro_batches), (2, vec![vec![16], vec![16]]));
+        drop(local);
+        let error = pretrain(request("c", CreateMode::Resume, 2, &["batch_norm=local"]), &mut Silent).map(drop);
+        let sentence = error.unwrap_err().sentence();
+        assert!(sentence.contains("'micro_batch'"), "{sentence}");
     }
 
     #[test]

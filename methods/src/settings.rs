@@ -16,6 +16,9 @@ width = 1.0             # factor on all its channel counts
 zero_init = false       # true: residual branches start at zero
 bn_group = 0            # images that batch norm normalises together, a multiple of 16; 0: the whole batch
 recompute = false       # true: blocks compute their forward again in backward; less memory, a third more time
+micro_batch = 0         # images whose activations are held at a time, a multiple of 16; 0: the whole batch
+grad_cache = true       # micro-batches one after another, with a second forward; false: all together, in lockstep
+batch_norm = "lockstep" # statistics: lockstep (of the whole batch), local (of each micro-batch), frozen (running)
 
 crop_min = 0.08         # random resized crop: smallest share of the area
 flip = 0.5              # probability of a horizontal flip

@@ -1,5 +1,6 @@
 //! How a forward is run: a plain value handed down, no ambient state.
 
+use crate::Updates;
 use selfsame_autograd::{Param, Tensor};
 use selfsame_engine::{Array, Comm, Result, Rows};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,34 @@ pub enum Mode {
     Eval,
 }
 
+/// What batch norm normalises by in training, where its layers have no statistics groups of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BatchNormMode {
+    /// Statistics of the whole batch: micro-batches advance layer by layer, as ranks do. The bits of one large batch.
+    #[default]
+    Lockstep,
+    /// Statistics of the images of this forward alone: one group per micro-batch and rank, so that results depend on
+    /// how the batch is cut.
+    Local,
+    /// Running statistics, which then stay as they are; in layers with groups too. Samples do not see each other.
+    Frozen,
+}
+
+impl BatchNormMode {
+    /// The names that [`BatchNormMode::parse`] takes.
+    pub const NAMES: [&str; 3] = ["lockstep", "local", "frozen"];
+
+    /// The mode called `name`.
+    pub fn parse(name: &str) -> Option<BatchNormMode> {
+        match name {
+            "lockstep" => Some(BatchNormMode::Lockstep),
+            "local" => Some(BatchNormMode::Local),
+            "frozen" => Some(BatchNormMode::Frozen),
+            _ => None,
+        }
+    }
+}
+
 /// The circumstances of one forward: mode, gradients, the place of its images in the global batch, ranks, step.
 ///
 /// A value: the builder methods return a changed copy. Copies share the collected buffer updates.
@@ -21,13 +50,14 @@ pub struct Ctx {
     mode: Mode,
     tracks: bool,
     recompute: bool,
-    local_stats: bool,
+    batch_norm: BatchNormMode,
+    apart: bool,
     first_image: usize,
     comm: Arc<Comm>,
     seed: u64,
     step: u64,
     view: usize,
-    updates: Arc<Mutex<Vec<(Param, Array)>>>,
+    updates: Arc<Mutex<Updates>>,
 }
 
 impl Ctx {
@@ -36,7 +66,8 @@ impl Ctx {
             mode,
             tracks: true,
             recompute: false,
-            local_stats: false,
+            batch_norm: BatchNormMode::default(),
+            apart: false,
             first_image: 0,
             comm: Arc::new(Comm::single()),
             seed: 0,
@@ -100,17 +131,29 @@ impl Ctx {
         self
     }
 
-    /// Batch norm normalises the images of this forward among themselves, whatever the ranks: the configuration
-    /// `local`, whose results depend on how the batch is cut. Layers with statistics groups of their own keep to those.
+    /// Sets what batch norm normalises by.
     #[must_use]
-    pub fn local_stats(mut self, local: bool) -> Ctx {
-        self.local_stats = local;
+    pub fn batch_norm(mut self, mode: BatchNormMode) -> Ctx {
+        self.batch_norm = mode;
         self
     }
 
-    /// Whether batch statistics are those of this forward alone.
-    pub fn has_local_stats(&self) -> bool {
-        self.local_stats
+    /// Says that this part of the batch runs apart from the others, which are done before or come later: what needs
+    /// all of them at once, such as statistics of the whole batch, is refused.
+    #[must_use]
+    pub fn apart(mut self, apart: bool) -> Ctx {
+        self.apart = apart;
+        self
+    }
+
+    /// What batch norm normalises by.
+    pub fn batch_norm_mode(&self) -> BatchNormMode {
+        self.batch_norm
+    }
+
+    /// Whether the other parts of the batch are out of reach.
+    pub fn is_apart(&self) -> bool {
+        self.apart
     }
 
     /// Train or eval.
@@ -156,28 +199,30 @@ impl Ctx {
         Rows::of(x.shape(), self.first_image)
     }
 
-    /// The value that `buffer` will have after the updates collected so far: what the next update builds on when
-    /// several forwards of a step (one per view) change the same running statistics.
-    pub fn current(&self, buffer: &Param) -> Array {
-        let updates = self.pending();
-        updates.iter().find(|(b, _)| b.is(buffer)).map_or_else(|| buffer.array(), |(_, value)| value.clone())
-    }
-
-    /// Collects a new value of `buffer`. The trainer commits all of them once per step.
+    /// Collects a new value of `buffer`, which every rank must have computed alike. The trainer commits all of them once
+    /// per step.
     pub fn update(&self, buffer: &Param, value: Array) {
-        let mut updates = self.pending();
-        match updates.iter_mut().find(|(b, _)| b.is(buffer)) {
-            Some((_, pending)) => *pending = value,
-            None => updates.push((buffer.clone(), value)),
-        }
+        self.pending().set(buffer, value);
     }
 
-    /// The buffer values collected since the last call, one per buffer, in the order of their first update.
-    pub fn take_updates(&self) -> Vec<(Param, Array)> {
+    /// Collects an observation for the running average `buffer` ← (1 - momentum) · `buffer` + momentum · newest.
+    ///
+    /// `values` `[groups, …]` holds one for each statistics group here, by the global index of its first image. The
+    /// newest is the mean over the groups of the whole batch; observations of several forwards (one per view) move the
+    /// average one after the other.
+    ///
+    /// # Errors
+    /// `Shape` when `values` are not one per group.
+    pub fn observe(&self, buffer: &Param, momentum: f64, groups: &[usize], values: &Array) -> Result<()> {
+        self.pending().observe(buffer, momentum, groups, values)
+    }
+
+    /// What was collected since the last call.
+    pub fn take_updates(&self) -> Updates {
         std::mem::take(&mut *self.pending())
     }
 
-    fn pending(&self) -> MutexGuard<'_, Vec<(Param, Array)>> {
+    fn pending(&self) -> MutexGuard<'_, Updates> {
         self.updates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,6 +1,6 @@
 //! Layers, backbones and heads, and their weights in and out of files. Nothing here knows an objective.
 //!
-//! - [`Module`] and [`Ctx`]: what a layer is and how a forward is run.
+//! - [`Module`], [`Ctx`] and [`Updates`]: what a layer is, how a forward is run, which buffer values it returns.
 //! - [`Init`] and [`Fill`]: parameters, filled from their path and the seed alone.
 //! - [`layers`]: linear, convolution, norms, pooling, activations, dropout.
 //! - [`backbones`]: the ResNets and the list [`backbones::BACKBONES`].
@@ -15,8 +15,10 @@ pub mod import;
 mod init;
 pub mod layers;
 mod module;
+mod updates;
 pub mod weights;
 
-pub use ctx::{Ctx, Mode};
+pub use ctx::{BatchNormMode, Ctx, Mode};
 pub use init::{Fan, Fill, Init};
 pub use module::{Module, copy_values, param_count, params};
+pub use updates::Updates;

@@ -5,7 +5,7 @@ use selfsame_engine::{Array, Comm, DType, Device, ErrorKind, ops};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::philox::{self, Key, Purpose};
 use selfsame_models::backbones::{BACKBONES, Backbone, BackboneOpts, Block, ResNet, ResNetConfig, Stem, backbone};
-use selfsame_models::{Ctx, Init, Module, copy_values, param_count, params};
+use selfsame_models::{Ctx, Init, Module, Updates, copy_values, param_count, params};
 use std::sync::Arc;
 
 fn device() -> Device {
@@ -152,7 +152,11 @@ fn bits(net: &dyn Module, grads: &Grads) -> Vec<Vec<f32>> {
 }
 
 fn updated(cx: &Ctx) -> Vec<(String, Vec<f32>)> {
-    cx.take_updates().iter().map(|(b, v)| (b.path().to_string(), v.to_vec().unwrap())).collect()
+    values(cx.take_updates())
+}
+
+fn values(updates: Updates) -> Vec<(String, Vec<f32>)> {
+    updates.values().unwrap().iter().map(|(b, v)| (b.path().to_string(), v.to_vec().unwrap())).collect()
 }
 
 #[test]
@@ -176,23 +180,26 @@ fn grouped(device: &Device, bn_group: Option<usize>) -> ResNet {
 #[test]
 fn two_ranks_have_the_bits_of_one() {
     for bn_group in [None, Some(16)] {
-        let single = grouped(&device(), bn_group);
+        let net = grouped(&device(), bn_group);
         let cx = Ctx::train();
-        let expected = bits(&single, &step(&single, images(32, 8), &cx));
+        let expected = bits(&net, &step(&net, images(32, 8), &cx));
         let statistics = updated(&cx);
+        let rank = |comm: Comm| {
+            let first = comm.rank() * 16;
+            let cx = Ctx::train().first_image(first).comm(Arc::new(comm));
+            let grads = step(&net, images(32, 8).slice(0, first, first + 16).unwrap(), &cx);
+            (bits(&net, &grads.all_sum(cx.ranks()).unwrap()), cx.take_updates())
+        };
         std::thread::scope(|scope| {
-            for comm in Comm::emulated(2).unwrap() {
-                let (expected, statistics) = (&expected, &statistics);
-                scope.spawn(move || {
-                    let (device, comm) = (device(), Arc::new(comm));
-                    let net = grouped(&device, bn_group);
-                    let first = comm.rank() * 16;
-                    let cx = Ctx::train().first_image(first).comm(comm.clone());
-                    let grads = step(&net, images(32, 8).slice(0, first, first + 16).unwrap(), &cx);
-                    assert_eq!(bits(&net, &grads.all_sum(&comm).unwrap()), *expected);
-                    assert_eq!(updated(&cx), *statistics);
-                });
+            let comms = Comm::emulated(2).unwrap();
+            let ranks: Vec<_> = comms.into_iter().map(|comm| scope.spawn(|| rank(comm))).collect();
+            let mut all = Updates::default();
+            for rank in ranks {
+                let (found, updates) = rank.join().unwrap();
+                assert_eq!(found, expected);
+                all.merge(updates).unwrap();
             }
+            assert_eq!(values(all), statistics);
         });
     }
 }
@@ -200,13 +207,17 @@ fn two_ranks_have_the_bits_of_one() {
 #[test]
 fn micro_batches_of_whole_statistics_groups_have_the_bits_of_the_batch() {
     let net = grouped(&device(), Some(16));
-    let whole = bits(&net, &step(&net, images(48, 8), &Ctx::train()));
-    let mut grads = Grads::default();
+    let cx = Ctx::train();
+    let whole = bits(&net, &step(&net, images(48, 8), &cx));
+    let (mut grads, mut all) = (Grads::default(), Updates::default());
     for (from, to) in [(0, 32), (32, 48)] {
         let part = images(48, 8).slice(0, from, to).unwrap();
-        grads.merge(step(&net, part, &Ctx::train().first_image(from))).unwrap();
+        let cx = Ctx::train().first_image(from);
+        grads.merge(step(&net, part, &cx)).unwrap();
+        all.merge(cx.take_updates()).unwrap();
     }
     assert!(bits(&net, &grads) == whole);
+    assert_eq!(values(all), updated(&cx));
     let ungrouped = grouped(&device(), None);
     assert!(bits(&ungrouped, &step(&ungrouped, images(48, 8), &Ctx::train())) != whole);
 }

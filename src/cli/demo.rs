@@ -59,6 +59,7 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
         spec,
         config,
         device: args.compute.open()?,
+        ranks: 1,
         workers: 1,
         out: args.out.clone(),
         mode: if holds_demo(&args.out) { CreateMode::Replace } else { CreateMode::New },

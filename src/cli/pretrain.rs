@@ -37,6 +37,13 @@ pub(crate) struct Args {
     /// Continue the run in --out from its last checkpoint, with its own configuration
     #[arg(long, conflicts_with_all = ["config", "settings", "seed"])]
     resume: bool,
+    /// Images whose activations are held at a time, a multiple of 16 (key micro_batch): less memory, the same bits but
+    /// for batch_norm = "local"
+    #[arg(long, value_name = "B")]
+    micro_batch: Option<u32>,
+    /// Emulated ranks: threads of this process that share batch and cores. The same bits for any number
+    #[arg(long, default_value_t = 1, value_name = "R")]
+    ranks: usize,
     #[command(flatten)]
     compute: Compute,
     /// Background threads that prepare images. Does not change a bit of the result
@@ -55,6 +62,7 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
         spec,
         config,
         device: args.compute.open()?,
+        ranks: args.ranks,
         workers: args.workers,
         out: args.out.clone(),
         mode: if args.resume { CreateMode::Resume } else { CreateMode::New },
@@ -99,6 +107,9 @@ fn configuration(args: &Args, spec: &'static MethodSpec) -> Result<Config> {
     };
     if let Some(data) = &args.data {
         settings::set_argument(&mut config, "data", data.as_str())?;
+    }
+    if let Some(images) = args.micro_batch {
+        settings::set_argument(&mut config, "micro_batch", i64::from(images))?;
     }
     if let Some(seed) = args.seed {
         settings::set_argument(&mut config, "seed", i64::from(seed))?;

@@ -162,3 +162,21 @@ fn checkpoints(out: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(out.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.extension().is_some_and(|ending| ending == "ckpt")).collect()
 }
+
+#[test]
+fn cuts_that_cannot_keep_the_bits_are_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let refused = |status, more: &[&str]| {
+        let mut arguments = vec!["pretrain", "simclr", "--out", text(&out)];
+        arguments.extend(SMALL);
+        arguments.extend(more);
+        let sentence = fail(status, &arguments);
+        assert!(!out.exists(), "a run directory for a cut that was refused");
+        sentence
+    };
+    assert!(refused(1, &["--set", "batch=64", "--micro-batch", "24"]).contains("multiples of 16"));
+    assert!(refused(1, &["--set", "batch=64", "--micro-batch", "32"]).contains("statistics of the whole batch"));
+    assert!(refused(2, &["--set", "batch=32", "--ranks", "3"]).contains("1 to 2"));
+    assert!(refused(2, &["--set", "batch_norm=frosen"]).contains("'frozen'"));
+}

@@ -141,3 +141,22 @@ fn training_through_kernels_has_the_bits_of_the_cpu() {
     assert_eq!(losses(&cpu_metrics), losses(&simt_metrics));
     assert_eq!(cpu["weights_hash"], simt["weights_hash"]);
 }
+
+#[test]
+fn micro_batches_leave_the_weights_of_the_whole_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, more: &[&str]| {
+        let mut arguments = vec!["--set", "epochs=1", "--set", "batch=48"];
+        arguments.extend(more);
+        pretrain(&folder.path().join(name), &arguments)["weights_hash"].clone()
+    };
+    let whole = run("whole", &[]);
+    assert_eq!(run("lockstep", &["--micro-batch", "32", "--set", "grad_cache=false"]), whole);
+    let frozen = ["--set", "batch_norm=frozen"];
+    assert_eq!(run("cached", &[&frozen[..], &["--micro-batch", "16"]].concat()), run("frozen", &frozen));
+    let manifest = fs::read_to_string(folder.path().join("lockstep").join("manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["sessions"][0]["micro_batches"], serde_json::json!([[32, 16]]));
+    let two = pretrain(&folder.path().join("ranks"), &["--set", "epochs=1", "--set", "batch=32", "--ranks", "2"]);
+    assert!(two["weights_hash"].is_string());
+}

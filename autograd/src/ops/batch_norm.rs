@@ -33,8 +33,6 @@ pub enum BatchStats {
     Groups {
         /// Images per block, a multiple of [`LEAF`]. Every block must lie whole in one micro-batch and on one rank.
         images: usize,
-        /// The ranks that share the batch, whose groups count in [`BatchMoments`].
-        ranks: Option<Arc<Comm>>,
     },
     /// Mean and variance of the images here alone: one group per micro-batch and rank.
     Local,
@@ -55,17 +53,16 @@ pub struct BatchNormed {
     pub moments: Option<BatchMoments>,
 }
 
-/// Mean and variance of a batch, per channel. Untracked.
-///
-/// With [`BatchStats::Groups`] each is the mean of the groups' own, over the groups here and on the other ranks (added
-/// in a tree with a group to a leaf); how far the groups' means lie apart is in neither variance. Micro-batches that
-/// run one after another each report their own groups.
+/// Mean and variance per channel of each statistics group here: of one, but for [`BatchStats::Groups`]. Untracked.
 pub struct BatchMoments {
-    /// `[c]`.
+    /// Index in the global batch of each group's first image.
+    pub groups: Vec<usize>,
+    /// `[groups, c]`.
     pub mean: Array,
-    /// The sum of squared deviations divided by the number of rows, `[c]`.
+    /// The sum of squared deviations divided by the number of rows, `[groups, c]`.
     pub variance: Array,
-    /// The sum of squared deviations divided by one less than the number of rows, `[c]`: what running statistics keep.
+    /// The sum of squared deviations divided by one less than the number of rows, `[groups, c]`: what running
+    /// statistics keep.
     pub unbiased_variance: Array,
 }
 
@@ -102,7 +99,7 @@ impl Normalize {
     fn groups(&self) -> Result<Vec<Group>> {
         let rows = self.options.rows;
         let own = match self.options.stats {
-            BatchStats::Groups { images, .. } => {
+            BatchStats::Groups { images } => {
                 check_groups(self.spec.name, images, rows)?;
                 let group = |first| Group {
                     first,
@@ -122,16 +119,6 @@ impl Normalize {
         match &self.options.stats {
             BatchStats::Batch(comm) => comm.as_deref(),
             _ => None,
-        }
-    }
-
-    /// The moments to report of those of the groups here; `None` when there are none.
-    fn reported(&self, mut groups: Vec<Moments>) -> Result<Option<Moments>> {
-        match &self.options.stats {
-            BatchStats::Groups { images, ranks } => {
-                mean_over_groups(self.options.rows.first_image / images, groups, ranks.as_deref()).map(Some)
-            }
-            _ => Ok(groups.pop()),
         }
     }
 }
@@ -171,27 +158,13 @@ fn check_groups(op: &str, images: usize, rows: Rows) -> Result<()> {
     Ok(())
 }
 
-/// The mean of the moments of the groups here, the first of which is number `first` of the batch, and on other ranks.
-/// There is at least one here: [`check_groups`].
-fn mean_over_groups(first: usize, groups: Vec<Moments>, ranks: Option<&Comm>) -> Result<Moments> {
-    let device = groups[0][0].device().clone();
-    let all = match ranks {
-        Some(ranks) => ranks.exchange((first, groups))?,
-        None => vec![(first, groups)],
+/// The groups' moments, `[groups, c]` each.
+fn stacked(groups: &[Moments]) -> Result<Moments> {
+    let stack = |i: usize| {
+        let rows = groups.iter().map(|moments| moments[i].reshape(&[1, moments[i].numel()]));
+        joined(rows.collect::<Result<_>>()?)
     };
-    // Micro-batches that run one after another report their own groups, so the tree starts at the first one present.
-    let start = all.iter().map(|(first, _)| *first).min().unwrap_or(first);
-    let count: usize = all.iter().map(|(_, groups)| groups.len()).sum();
-    let mut sums: [SampleSum; 3] = Default::default();
-    for (first, groups) in all {
-        for (i, moments) in groups.into_iter().enumerate() {
-            for (sum, moment) in sums.iter_mut().zip(moments) {
-                sum.add(first - start + i, 0, moment.to_device(&device)?)?;
-            }
-        }
-    }
-    let [mean, variance, unbiased] = sums.map(|sum| ops::binary_scalar(Binary::Div, &sum.total()?, count as f64));
-    Ok([mean?, variance?, unbiased?])
+    Ok([stack(0)?, stack(1)?, stack(2)?])
 }
 
 /// `sum` with its leaves counted `leaves` further on; `None` when its nodes are no nodes of the tree there.
@@ -206,7 +179,7 @@ fn moved(sum: &SampleSum, leaves: usize) -> Result<Option<SampleSum>> {
     Ok(Some(moved))
 }
 
-/// Activations of groups, in order, as one.
+/// Arrays of groups, in order, as one.
 fn joined(mut parts: Vec<Array>) -> Result<Array> {
     match parts.pop() {
         Some(only) if parts.is_empty() => Ok(only),
@@ -281,7 +254,8 @@ impl Op for Normalize {
         }
         normalizers.iter().for_each(|vector| save.keep(vector));
         (1..4).for_each(|output| save.untracked_output(output));
-        Ok(std::iter::once(y).chain(self.reported(moments)?.into_iter().flatten()).collect())
+        let moments = if moments.is_empty() { None } else { Some(stacked(&moments)?) };
+        Ok(std::iter::once(y).chain(moments.into_iter().flatten()).collect())
     }
 
     fn vjp(&self, saved: &Saved, dy: &[Option<Array>], want: &[bool]) -> Result<Vec<Option<Cotangent>>> {
@@ -337,10 +311,15 @@ pub(super) fn normalize(
     options: &BatchNorm,
 ) -> Result<BatchNormed> {
     let op = Normalize { spec, options: options.clone(), form, affine: [gamma.is_some(), beta.is_some()] };
+    let groups = match &options.stats {
+        BatchStats::Batch(_) => vec![0],
+        _ => op.groups()?.iter().map(|group| group.batch.first_image).collect(),
+    };
     let inputs: Vec<&Tensor> = [Some(x), gamma, beta, residual].into_iter().flatten().collect();
     let outputs = apply(op, &inputs)?;
     let moments = match &outputs[1..] {
         [mean, variance, unbiased_variance] => Some(BatchMoments {
+            groups,
             mean: mean.array().clone(),
             variance: variance.array().clone(),
             unbiased_variance: unbiased_variance.array().clone(),
@@ -375,7 +354,7 @@ pub(super) fn case(g: &mut Gen, spec: &'static OpSpec, form: Form) -> Result<Cas
     let stats = match kind {
         0 => BatchStats::Batch(None),
         1 => BatchStats::Local,
-        2 => BatchStats::Groups { images: LEAF, ranks: None },
+        2 => BatchStats::Groups { images: LEAF },
         _ => BatchStats::Fixed {
             mean: g.array(&[c], Domain::Range(-0.1, 0.1))?,
             variance: g.array(&[c], Domain::Range(0.9, 2.0))?,

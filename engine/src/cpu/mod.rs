@@ -21,10 +21,10 @@ pub struct CpuDevice(Arc<Inner>);
 
 struct Inner {
     workers: Workers,
-    scratch: contract::Scratch,
+    scratch: Arc<contract::Scratch>,
     memory: Arc<MemoryPool>,
     isa: Isa,
-    finite_checks: AtomicBool,
+    finite_checks: Arc<AtomicBool>,
 }
 
 impl CpuDevice {
@@ -42,8 +42,23 @@ impl CpuDevice {
     /// As for [`CpuDevice::new`].
     pub fn with_isa(threads: usize, isa: Isa) -> Result<CpuDevice> {
         let (workers, memory) = (Workers::new(threads)?, Arc::new(MemoryPool::default()));
-        let scratch = contract::Scratch::default();
-        Ok(CpuDevice(Arc::new(Inner { workers, scratch, memory, isa, finite_checks: AtomicBool::new(false) })))
+        Ok(CpuDevice(Arc::new(Inner { workers, scratch: Arc::default(), memory, isa, finite_checks: Arc::default() })))
+    }
+
+    /// The same device for a rank: its memory and switches, with `threads` worker threads of the rank's own. What an
+    /// operation returns stays with the threads of its first operand; arrays of both may meet.
+    ///
+    /// # Errors
+    /// As for [`CpuDevice::new`].
+    pub fn share(&self, threads: usize) -> Result<CpuDevice> {
+        let Inner { scratch, memory, isa, finite_checks, .. } = &*self.0;
+        Ok(CpuDevice(Arc::new(Inner {
+            workers: Workers::new(threads)?,
+            scratch: Arc::clone(scratch),
+            memory: Arc::clone(memory),
+            isa: *isa,
+            finite_checks: Arc::clone(finite_checks),
+        })))
     }
 
     /// A device with one thread per core that this process may use.
@@ -87,9 +102,9 @@ impl CpuDevice {
         self.0.isa
     }
 
-    /// Whether both are handles to one device.
+    /// Whether both are handles to one device, or [shares](CpuDevice::share) of one.
     pub fn is(&self, other: &CpuDevice) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.0.memory, &other.0.memory)
     }
 }
 

@@ -42,6 +42,9 @@ pub struct Session {
     pub threads: usize,
     /// Ranks, emulated or real.
     pub ranks: usize,
+    /// Images of each micro-batch of each rank; missing in runs of earlier versions.
+    #[serde(default)]
+    pub micro_batches: Vec<Vec<usize>>,
     /// Operating system and processor family, for example `linux x86_64`.
     pub platform: String,
     /// When it began, UTC, RFC 3339.
@@ -51,15 +54,17 @@ pub struct Session {
 }
 
 impl Session {
-    /// This process: its command line, platform and the time now.
-    pub fn begin(from_step: u64, device: &str, isa: &str, threads: usize, ranks: usize) -> Session {
+    /// This process: its command line, platform and the time now. `micro_batches` holds the images of each of them, for
+    /// each rank.
+    pub fn begin(from_step: u64, device: &str, isa: &str, threads: usize, micro_batches: Vec<Vec<usize>>) -> Session {
         Session {
             command: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
             from_step,
             device: device.into(),
             isa: isa.into(),
             threads,
-            ranks,
+            ranks: micro_batches.len(),
+            micro_batches,
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             started: utc_now(),
             finished: None,
@@ -88,6 +93,9 @@ impl Manifest {
                 ("platform", session.platform.clone()),
                 ("started", session.started.clone()),
             ]);
+            if session.micro_batches.iter().any(|rank| rank.len() > 1) {
+                rows.push(("micro-batches", format!("{:?}", session.micro_batches)));
+            }
             rows.extend(session.finished.clone().map(|time| ("finished", time)));
             rows.push(("command", session.command.join(" ")));
         }

@@ -317,7 +317,10 @@ mod tests {
             data: "scenes".into(),
             data_checksum: None,
             weights_hash: Some("00ff".into()),
-            sessions: vec![Session::begin(0, "cpu", "avx2", 2, 1), Session::begin(120, "cpu", "avx2", 1, 1)],
+            sessions: vec![
+                Session::begin(0, "cpu", "avx2", 2, vec![vec![16, 8]]),
+                Session::begin(120, "cpu", "avx2", 1, vec![vec![24]]),
+            ],
         };
         run.write_manifest(&manifest).unwrap();
         assert_eq!(run.read_manifest().unwrap(), manifest);

@@ -8,14 +8,14 @@ use crate::method::Views;
 impl Trainer {
     /// The error for a step that gave `what`, a value that is not finite: looks at inputs and parameters, then runs
     /// the step again with checks on every operation.
-    pub(super) fn diagnose(&mut self, views: &Views, what: &str) -> Error {
+    pub(super) fn diagnose(&self, views: &Views, what: &str) -> Error {
         let origin =
             self.origin(views).unwrap_or_else(|error| format!("and the search for its origin failed: {error}"));
         Error::new(ErrorKind::NonFinite, format!("step {}", self.step + 1), format!("{what}; {origin}"))
             .hint("a lower learning rate, a longer warm-up or a higher temperature; nothing of this step was kept")
     }
 
-    fn origin(&mut self, views: &Views) -> Result<String> {
+    fn origin(&self, views: &Views) -> Result<String> {
         for (i, view) in views.iter().enumerate() {
             if !ops::is_finite(view.array())? {
                 return Ok(format!("view {i} of the batch holds such a value"));
@@ -26,9 +26,8 @@ impl Trainer {
                 return Ok(format!("{path} held such a value before the step"));
             }
         }
-        let cx = self.context();
         self.device.set_finite_checks(true);
-        let result = self.method.loss(views, &cx).and_then(|step| step.loss.backward());
+        let result = self.compute(views);
         self.device.set_finite_checks(false);
         Ok(match result {
             Err(error) if error.kind() == ErrorKind::NonFinite => format!("the first is in {}", error.sentence()),

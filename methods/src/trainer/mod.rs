@@ -3,6 +3,8 @@
 //! Data flows one way: views, the method's loss, backward, optimiser, buffer updates, after-step hooks. Nothing is
 //! written before the loss and every gradient are known to be finite, so a failed step leaves the last state intact.
 
+mod compute;
+mod cut;
 mod diagnose;
 mod snapshot;
 mod watch;
@@ -17,10 +19,13 @@ use selfsame_models::{Ctx, Init};
 
 use crate::config::Config;
 use crate::eval::collapse;
-use crate::method::{Method, MethodSpec, Step, Views};
+use crate::method::{Method, MethodSpec, Views};
 use crate::parts;
 
+pub use cut::Cut;
 pub(crate) use watch::Watch;
+
+use compute::{Computed, Job, Objective};
 
 /// A method in training.
 pub struct Trainer {
@@ -30,6 +35,9 @@ pub struct Trainer {
     optimizer_state: ParamSet,
     rate: Schedule,
     device: Device,
+    cut: Cut,
+    /// The device as each rank has it.
+    shares: Vec<Device>,
     seed: u64,
     recompute: bool,
     rank_every: u64,
@@ -116,27 +124,59 @@ pub struct StepRecord {
 }
 
 impl Trainer {
-    /// Builds the method of `spec` from `config`, at step 0.
+    /// Builds the method of `spec` from `config`, at step 0, on one rank: see [`Trainer::with_cut`].
     ///
     /// # Errors
-    /// `Config` for values out of range, and those of building.
+    /// `Config` for values out of range, those of building, and as for [`Trainer::with_cut`].
     pub fn new(spec: &MethodSpec, config: &Config, plan: &Plan, device: &Device) -> Result<Trainer> {
         let seed = config.usize("seed")? as u64;
         let method = (spec.build)(config, &Init::new(device, seed))?;
         let params = ParamSet::collect(|visitor| method.visit(visitor))?;
         let optimizer = parts::optimizer(config, &params)?;
-        Ok(Trainer {
+        let trainer = Trainer {
             optimizer_state: ParamSet::collect(|visitor| optimizer.visit(visitor))?,
             optimizer,
             rate: parts::learning_rate(config, plan.steps(), plan.steps_per_epoch)?,
             recompute: config.bool("recompute")?,
             rank_every: config.at_least("log_every", 1)? as u64,
             device: device.clone(),
+            shares: vec![device.clone()],
+            cut: Cut::of(config, 1)?,
             step: 0,
             method,
             params,
             seed,
-        })
+        };
+        trainer.expect_divisible()
+    }
+
+    /// Cuts batches so. Ranks are threads of this process, each with its share of the device's threads.
+    ///
+    /// # Errors
+    /// `Numerics` for micro-batches of a method that cannot be divided; `Device` when the system refuses a thread.
+    pub fn with_cut(mut self, cut: Cut) -> Result<Trainer> {
+        let (threads, ranks) = (self.device.host().workers().threads(), cut.ranks());
+        self.shares = match ranks {
+            1 => vec![self.device.clone()],
+            _ => {
+                let share = |rank: usize| (rank + 1) * threads / ranks - rank * threads / ranks;
+                (0..ranks).map(|rank| self.device.share(share(rank).max(1))).collect::<Result<_>>()?
+            }
+        };
+        self.cut = cut;
+        self.expect_divisible()
+    }
+
+    fn expect_divisible(self) -> Result<Trainer> {
+        if self.cut.has_micro_batches() && self.method.indivisible().is_some() {
+            return Err(self.method.undivided());
+        }
+        Ok(self)
+    }
+
+    /// How batches are cut.
+    pub fn cut(&self) -> &Cut {
+        &self.cut
     }
 
     /// The method.
@@ -161,36 +201,30 @@ impl Trainer {
     /// state is then that before the step.
     pub fn step(&mut self, views: &Views, waited: Duration) -> Result<StepRecord> {
         let lr = self.rate.at(self.step);
-        let cx = self.context();
+        let computed = match self.compute(views) {
+            Err(error) if error.kind() == ErrorKind::NonFinite => return Err(self.diagnose(views, &error.sentence())),
+            result => result?,
+        };
+        let Computed { objective: Objective { loss, scalars, embeddings }, grads, updates, forward, backward } =
+            computed;
         let mut clock = Clock::start();
-        let Step { loss, scalars, embeddings } = self.method.loss(views, &cx)?;
-        let value = scalar(loss.array())?;
-        let forward = clock.lap();
-        if !value.is_finite() {
-            return Err(self.diagnose(views, &format!("loss {value}")));
-        }
-        let grads = loss.backward()?;
-        drop(loss);
-        let backward = clock.lap();
         let stats = match self.optimizer.step(&self.params, &grads, lr) {
             Err(error) if error.kind() == ErrorKind::NonFinite => return Err(self.diagnose(views, &error.sentence())),
             result => result?,
         };
         drop(grads);
-        for (buffer, value) in cx.take_updates() {
-            buffer.set(value)?;
-        }
+        updates.commit()?;
         self.method.after_step(self.step)?;
         let optimizer = clock.lap();
         self.step += 1;
 
-        let embeddings = embeddings.as_ref().map(|z| z.array());
+        let embeddings = embeddings.as_ref();
         let ranked = embeddings.filter(|_| self.step == 1 || self.step.is_multiple_of(self.rank_every));
         let times = Times { data: waited, forward, backward, optimizer };
         let memory = self.device.memory();
         Ok(StepRecord {
             step: self.step,
-            loss: value,
+            loss,
             lr,
             grad_norm: stats.grad_norm,
             embedding_std: embeddings.map(collapse::embedding_std).transpose()?,
@@ -203,8 +237,22 @@ impl Trainer {
         })
     }
 
-    fn context(&self) -> Ctx {
-        Ctx::train().step(self.seed, self.step).recompute(self.recompute)
+    /// Runs the networks on a few images as the cut will, and keeps nothing: what cannot be cut is refused now.
+    ///
+    /// # Errors
+    /// `Numerics`, with the reason; and those of the operations.
+    pub fn rehearse(&self, views: &Views) -> Result<()> {
+        let cx = Ctx::train().batch_norm(self.cut.batch_norm()).no_grad().apart(self.cut.runs_apart());
+        self.method.embed(views, &cx)?;
+        self.method.targets(views, &cx).map(drop)
+    }
+
+    /// Loss, gradients and buffer updates of a batch under this trainer's cut; nothing is written.
+    fn compute(&self, views: &Views) -> Result<Computed> {
+        // A context for each part: what it collects is its own.
+        let (seed, step, recompute, batch_norm) = (self.seed, self.step, self.recompute, self.cut.batch_norm());
+        let context = || Ctx::train().step(seed, step).recompute(recompute).batch_norm(batch_norm);
+        Job { method: &*self.method, cut: &self.cut, shares: &self.shares, context: &context }.run(views)
     }
 }
 

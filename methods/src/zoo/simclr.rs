@@ -9,7 +9,7 @@
 //! Gradient flows through both members of every pair; batch-norm statistics are taken per view over the whole batch.
 //! Loss is the paper's: the authors' code returns twice that.
 
-use selfsame_autograd::{ParamVisitor, Tensor};
+use selfsame_autograd::ParamVisitor;
 use selfsame_engine::Result;
 use selfsame_kernels::math;
 use selfsame_losses::{NtXent, nt_xent_ranks};
@@ -17,7 +17,7 @@ use selfsame_models::backbones::Backbone;
 use selfsame_models::heads::{Mlp, MlpOpts};
 use selfsame_models::{Ctx, Module};
 
-use crate::method::{Fact, Family, Method, MethodSpec, Status, Step, ViewPlan, Views};
+use crate::method::{Embeddings, Fact, Family, Method, MethodSpec, Status, Step, ViewPlan, Views};
 use crate::parts;
 
 /// The registry's entry.
@@ -63,18 +63,18 @@ struct SimClr {
     nt_xent: NtXent,
 }
 
-impl SimClr {
-    /// z = g(f(x)): `[n, h, w, c]` to `[n, dim]`.
-    fn embed(&self, x: &Tensor, cx: &Ctx) -> Result<Tensor> {
-        self.projector.forward(&self.encoder.forward(x, cx)?, cx)
-    }
-}
-
 impl Method for SimClr {
-    fn loss(&mut self, views: &Views, cx: &Ctx) -> Result<Step> {
-        let z0 = self.embed(views.view(0)?, &cx.clone().view(0))?;
-        let z1 = self.embed(views.view(1)?, &cx.clone().view(1))?;
-        Ok(Step::new(nt_xent_ranks(&z0, &z1, &self.nt_xent, cx.ranks())?).embeddings(&z0))
+    fn embed(&self, views: &Views, cx: &Ctx) -> Result<Embeddings> {
+        let z = |view: usize| {
+            let cx = cx.clone().view(view);
+            self.projector.forward(&self.encoder.forward(views.view(view)?, &cx)?, &cx)
+        };
+        Ok(Embeddings::default().with("z0", z(0)?).with("z1", z(1)?))
+    }
+
+    fn objective(&self, z: &Embeddings, cx: &Ctx) -> Result<Step> {
+        let (z0, z1) = (z.get("z0")?, z.get("z1")?);
+        Ok(Step::new(nt_xent_ranks(z0, z1, &self.nt_xent, cx.ranks())?).embeddings(z0))
     }
 
     fn encoder(&self) -> &dyn Backbone {

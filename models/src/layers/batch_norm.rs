@@ -1,9 +1,9 @@
 //! Batch normalisation (Ioffe and Szegedy 2015) over the last axis, for images and vectors alike.
 
-use crate::{Ctx, Fill, Init, Module};
+use crate::{BatchNormMode, Ctx, Fill, Init, Module};
 use selfsame_autograd::ops::{BatchMoments, BatchNorm as Options, BatchNormed, BatchStats};
 use selfsame_autograd::{Param, ParamVisitor, Role, Tensor};
-use selfsame_engine::{Array, Result, ops};
+use selfsame_engine::{Error, ErrorKind, Result};
 
 /// Options of [`BatchNorm`]. The default is PyTorch's: scale from 1, offset from 0, momentum 0.1, eps 1e-5.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,9 +30,8 @@ impl Default for BatchNormOpts {
 /// y = (x - mean) / sqrt(variance + eps) · weight + bias, per channel of `[images, …, channels]`.
 ///
 /// In training, mean and variance are those of the whole batch on all ranks of the [`Ctx`], or of each statistics group
-/// ([`BatchNormOpts::group`]), or else of the images here alone ([`Ctx::local_stats`]); `running_mean` and
-/// `running_var` (unbiased; with groups the means over groups of both) are handed to [`Ctx::update`]. In evaluation the
-/// running statistics are used.
+/// ([`BatchNormOpts::group`]), or as [`BatchNormMode`] says; `running_mean` and `running_var` (unbiased; with groups the
+/// means over groups of both) are handed to [`Ctx::observe`]. In evaluation the running statistics are used.
 pub struct BatchNorm {
     weight: Option<Param>,
     bias: Option<Param>,
@@ -87,27 +86,43 @@ impl BatchNorm {
     ) -> Result<Tensor> {
         let gamma = self.weight.as_ref().map(|p| cx.param(p));
         let beta = self.bias.as_ref().map(|p| cx.param(p));
-        let ranks = (cx.ranks().size() > 1).then(|| cx.ranks().clone());
-        let stats = match (cx.is_train(), self.group) {
-            (false, _) => BatchStats::Fixed { mean: self.running_mean.array(), variance: self.running_var.array() },
-            (true, Some(images)) => BatchStats::Groups { images, ranks },
-            (true, None) if cx.has_local_stats() => BatchStats::Local,
-            (true, None) => BatchStats::Batch(ranks),
-        };
-        let options = Options { eps: self.eps, rows: cx.rows(x)?, stats };
+        let options = Options { eps: self.eps, rows: cx.rows(x)?, stats: self.stats(cx)? };
         let BatchNormed { y, moments } = form(gamma.as_ref(), beta.as_ref(), options)?;
-        if let Some(BatchMoments { mean, unbiased_variance, .. }) = moments {
-            self.collect(&self.running_mean, &mean, cx)?;
-            self.collect(&self.running_var, &unbiased_variance, cx)?;
+        if let Some(BatchMoments { groups, mean, unbiased_variance, .. }) = moments {
+            cx.observe(&self.running_mean, self.momentum, &groups, &mean)?;
+            cx.observe(&self.running_var, self.momentum, &groups, &unbiased_variance)?;
         }
         Ok(y)
     }
 
-    /// running ← (1 - momentum) · running + momentum · newest.
-    fn collect(&self, running: &Param, newest: &Array, cx: &Ctx) -> Result<()> {
-        let kept = ops::scale(cx.current(running), 1.0 - self.momentum)?;
-        cx.update(running, ops::add_scaled(kept, self.momentum, newest)?);
-        Ok(())
+    /// What this forward normalises by.
+    fn stats(&self, cx: &Ctx) -> Result<BatchStats> {
+        let running = || BatchStats::Fixed { mean: self.running_mean.array(), variance: self.running_var.array() };
+        if !cx.is_train() {
+            return Ok(running());
+        }
+        match (cx.batch_norm_mode(), self.group) {
+            (BatchNormMode::Frozen, _) => Ok(running()),
+            (_, Some(images)) => Ok(BatchStats::Groups { images }),
+            (BatchNormMode::Local, None) => Ok(BatchStats::Local),
+            (BatchNormMode::Lockstep, None) if cx.is_apart() => {
+                let got = format!("statistics of the whole batch, of which this forward has a part ({})", self.path());
+                Err(Error::new(ErrorKind::Numerics, "batch norm under gradient caching", got)
+                    .expected("micro-batches that advance together: lockstep keeps all activations, caching drops them")
+                    .hint(
+                        "grad_cache = false keeps the bits and saves workspace alone; batch_norm = \"local\" or \
+                         \"frozen\", bn_group on every norm, or layer norm go with caching",
+                    ))
+            }
+            (BatchNormMode::Lockstep, None) => {
+                Ok(BatchStats::Batch((cx.ranks().size() > 1).then(|| cx.ranks().clone())))
+            }
+        }
+    }
+
+    /// The layer's path.
+    fn path(&self) -> &str {
+        self.running_mean.path().strip_suffix(".running_mean").unwrap_or("the layer")
     }
 }
 
@@ -127,10 +142,10 @@ impl Module for BatchNorm {
 mod tests {
     use super::*;
     use crate::params;
-    use selfsame_engine::Device;
+    use selfsame_engine::{Array, Device};
 
     fn commit(cx: &Ctx) {
-        cx.take_updates().into_iter().for_each(|(buffer, value)| buffer.set(value).unwrap());
+        cx.take_updates().commit().unwrap();
     }
 
     fn layer(device: &Device) -> BatchNorm {
@@ -184,6 +199,31 @@ mod tests {
         let var = bn.running_var.array().item::<f32>().unwrap();
         assert!((mean - 0.1 * 4.0).abs() < 1e-6, "{mean}");
         assert!((var - 0.9).abs() < 1e-6, "{var}");
+    }
+
+    #[test]
+    fn frozen_statistics_are_those_of_evaluation_and_stay() {
+        let device = Device::cpu_with(1).unwrap();
+        let bn = layer(&device);
+        bn.running_mean.set(Array::full(3f32, &[1], &device).unwrap()).unwrap();
+        let x = Tensor::constant(Array::from_slice(&[3f32, 5., 7.], &[3, 1], &device).unwrap());
+        let values = |cx: &Ctx| bn.forward(&x, cx).unwrap().array().to_vec::<f32>().unwrap();
+        let cx = Ctx::train().batch_norm(BatchNormMode::Frozen).apart(true);
+        assert_eq!(values(&cx), values(&Ctx::eval()));
+        assert!(cx.take_updates().is_empty());
+    }
+
+    #[test]
+    fn a_part_apart_has_no_statistics_of_the_batch() {
+        let device = Device::cpu_with(1).unwrap();
+        let bn = layer(&device);
+        let x = Tensor::constant(Array::full(1f32, &[16, 1], &device).unwrap());
+        let cx = Ctx::train().first_image(16).apart(true);
+        let error = bn.forward(&x, &cx).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Numerics);
+        assert!(error.sentence().contains("lockstep keeps all activations"), "{}", error.sentence());
+        assert!(error.sentence().contains("(bn)"), "{}", error.sentence());
+        assert!(bn.forward(&x, &cx.batch_norm(BatchNormMode::Local)).is_ok());
     }
 
     #[test]

@@ -1,0 +1,307 @@
+//! Loss and gradients of a batch under a [`Cut`].
+//!
+//! ```text
+//! whole      embed ─ objective ─ backward             one graph; with ranks, a thread and a graph for each one's share
+//! cached     embed each micro-batch without a graph ─ objective on all ─ for each: embed again ─ backward
+//! lockstep   embed all micro-batches together ─ objective on all ─ backward of all together; a thread for each
+//! ```
+//! Caching (GradCache: Gao et al. 2021, arXiv:2101.06983) keeps the activations of one micro-batch at a time and pays
+//! with a second forward, which draws the same random numbers because these are keyed by image. In lockstep every
+//! micro-batch is a rank to batch norm, whose statistics are exchanged layer by layer; micro-batches of one rank take
+//! turns on its device, so that one workspace serves all.
+//!
+//! The bits are those of one graph: the objective sees the same embeddings, sums over samples meet in one tree, and a
+//! parameter's uses in the objective come behind those in the networks.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use selfsame_autograd::{Grads, Tensor};
+use selfsame_engine::comm::Turn;
+use selfsame_engine::{Array, Comm, Device, Error, ErrorKind, Result, ops};
+use selfsame_models::{Ctx, Updates};
+
+use super::{Clock, Cut, scalar};
+use crate::method::{Embeddings, Method, Step, Views};
+
+/// One step's work: shared by the threads that do it.
+pub(super) struct Job<'a> {
+    pub(super) method: &'a dyn Method,
+    pub(super) cut: &'a Cut,
+    /// The device as each rank has it.
+    pub(super) shares: &'a [Device],
+    /// What every part's context is made from.
+    pub(super) context: &'a (dyn Fn() -> Ctx + Sync),
+}
+
+/// What a batch gave. Nothing is written yet.
+pub(super) struct Computed {
+    pub(super) objective: Objective,
+    pub(super) grads: Grads,
+    pub(super) updates: Updates,
+    pub(super) forward: Duration,
+    pub(super) backward: Duration,
+}
+
+/// What the objective gave.
+pub(super) struct Objective {
+    pub(super) loss: f64,
+    pub(super) scalars: Vec<(String, f64)>,
+    /// Embeddings to watch, `[n, d]`.
+    pub(super) embeddings: Option<Array>,
+}
+
+/// What one thread gave: a rank, or in lockstep a micro-batch.
+struct Part {
+    /// From the networks; of everything when there was one graph.
+    grads: Grads,
+    updates: Updates,
+    /// One per rank, with the gradients of the parameters that the objective uses itself.
+    objective: Option<(Objective, Grads)>,
+    forward: Duration,
+    backward: Duration,
+}
+
+/// A micro-batch that advances together with all others.
+struct Participant {
+    rank: usize,
+    images: Range<usize>,
+    turn: Turn,
+    /// All micro-batches of all ranks.
+    batch: Comm,
+    /// The micro-batches of this rank.
+    peers: Comm,
+    /// All ranks; held by each rank's first micro-batch.
+    ranks: Option<Comm>,
+}
+
+impl Job<'_> {
+    /// Loss, gradients and buffer updates of the batch.
+    ///
+    /// # Errors
+    /// `Config` when the batch is not the one that the cut is for; `NonFinite` for such a loss; `Numerics` when the
+    /// method or its networks need more of the batch than a part of it; and those of the operations.
+    pub(super) fn run(&self, views: &Views) -> Result<Computed> {
+        let images = views.images()?;
+        if !self.cut.is_whole() && images != self.cut.images() {
+            return Err(Error::new(ErrorKind::Config, "batch", format!("{images} images")).expected(format!(
+                "{}, cut into {:?}",
+                self.cut.images(),
+                self.cut.micro_batches()
+            )));
+        }
+        let parts = if self.cut.is_whole() {
+            vec![self.whole(views, (self.context)())?]
+        } else if self.cut.has_micro_batches() && !self.cut.runs_apart() {
+            on_threads(self.participants()?, |participant| self.lockstep(views, participant))?
+        } else {
+            on_threads(Comm::emulated(self.cut.ranks())?, |comm| self.rank(views, Arc::new(comm)))?
+        };
+        self.joined(parts)
+    }
+
+    /// A rank whose micro-batches, if any, run one after another.
+    fn rank(&self, views: &Views, comm: Arc<Comm>) -> Result<Part> {
+        let rank = comm.rank();
+        match &self.cut.parts()[rank][..] {
+            // With micro-batches on other ranks, uses in networks and objective are kept apart here as there.
+            [all] if !self.cut.has_micro_batches() => {
+                let cx = (self.context)().comm(comm).first_image(all.start);
+                self.whole(&views.part(all, &self.shares[rank])?, cx)
+            }
+            micro => self.cached(views, micro, comm),
+        }
+    }
+
+    /// One graph.
+    fn whole(&self, views: &Views, cx: Ctx) -> Result<Part> {
+        let mut clock = Clock::start();
+        let (loss, objective) = evaluated(self.method.loss(views, &cx)?)?;
+        let forward = clock.lap();
+        let grads = loss.backward()?;
+        let updates = cx.take_updates();
+        let objective = Some((objective, Grads::default()));
+        Ok(Part { grads, updates, objective, forward, backward: clock.lap() })
+    }
+
+    /// Gradient caching.
+    fn cached(&self, views: &Views, micro: &[Range<usize>], comm: Arc<Comm>) -> Result<Part> {
+        let mut clock = Clock::start();
+        let (device, first) = (&self.shares[comm.rank()], micro[0].start);
+        let context = |images: &Range<usize>| (self.context)().comm(Arc::clone(&comm)).first_image(images.start);
+        let (mut embedded, mut targets, mut updates) = (Vec::new(), Vec::new(), Updates::default());
+        for images in micro {
+            let (part, cx) = (views.part(images, device)?, context(images).apart(true).no_grad());
+            embedded.push(self.method.embed(&part, &cx)?.arrays(images.len())?);
+            targets.push(self.method.targets(&part, &cx)?.arrays(images.len())?);
+            updates.merge(cx.take_updates())?;
+        }
+        let cx = context(&micro[0]);
+        let (objective, dz) = self.objective(&embedded, &targets, &cx)?;
+        updates.merge(cx.take_updates())?;
+        drop((embedded, targets));
+        let forward = clock.lap();
+
+        let mut grads = Grads::default();
+        for images in micro {
+            // What this forward observes, the first one has: its updates go nowhere.
+            let z = self.method.embed(&views.part(images, device)?, &context(images).apart(true))?;
+            grads.merge(backward(z, &dz, images.start - first..images.end - first)?)?;
+        }
+        Ok(Part { grads, updates, objective: Some(objective), forward, backward: clock.lap() })
+    }
+
+    /// All micro-batches, in global order.
+    fn participants(&self) -> Result<Vec<Participant>> {
+        let parts = self.cut.parts();
+        let mut batch = Comm::emulated(parts.iter().map(Vec::len).sum())?.into_iter();
+        let mut participants = Vec::new();
+        for (ranks, micro) in Comm::emulated(parts.len())?.into_iter().zip(parts) {
+            let (turn, rank) = (Turn::default(), ranks.rank());
+            let mut ranks = Some(ranks.in_turns(&turn));
+            for ((images, peers), batch) in micro.iter().zip(Comm::emulated(micro.len())?).zip(&mut batch) {
+                participants.push(Participant {
+                    rank,
+                    images: images.clone(),
+                    turn: turn.clone(),
+                    batch: batch.in_turns(&turn),
+                    peers: peers.in_turns(&turn),
+                    ranks: ranks.take(),
+                });
+            }
+        }
+        Ok(participants)
+    }
+
+    /// One micro-batch of those that advance together.
+    fn lockstep(&self, views: &Views, participant: Participant) -> Result<Part> {
+        let Participant { rank, images, turn, batch, peers, ranks } = participant;
+        let _turn = turn.take();
+        let mut clock = Clock::start();
+        let cx = (self.context)().comm(Arc::new(batch)).first_image(images.start);
+        let part = views.part(&images, &self.shares[rank])?;
+        let z = self.method.embed(&part, &cx)?;
+        let targets = self.method.targets(&part, &cx.clone().no_grad())?.arrays(images.len())?;
+        let mut updates = cx.take_updates();
+
+        let first = self.cut.parts()[rank][0].start;
+        let all = peers.exchange((z.arrays(images.len())?, targets))?;
+        let (mut objective, mut dz) = (None, None);
+        if let Some(ranks) = ranks {
+            let cx = (self.context)().comm(Arc::new(ranks)).first_image(first);
+            let (embedded, targets): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+            let (made, gradients) = self.objective(&embedded, &targets, &cx)?;
+            updates.merge(cx.take_updates())?;
+            (objective, dz) = (Some(made), Some(gradients));
+        }
+        let dz = peers.exchange(dz)?.into_iter().flatten().next().expect("a rank's first micro-batch has given it");
+        let forward = clock.lap();
+        let grads = backward(z, &dz, images.start - first..images.end - first)?;
+        Ok(Part { grads, updates, objective, forward, backward: clock.lap() })
+    }
+
+    /// The objective on a rank's embeddings, the gradients of its own parameters, and those of each embedding.
+    #[expect(clippy::type_complexity, reason = "a pair of results, used twice")]
+    fn objective(
+        &self,
+        embedded: &[Vec<(String, Array)>],
+        targets: &[Vec<(String, Array)>],
+        cx: &Ctx,
+    ) -> Result<((Objective, Grads), Vec<Option<Array>>)> {
+        let z = Embeddings::concat(embedded, Tensor::leaf)?;
+        let all = z.clone().and(Embeddings::concat(targets, Tensor::constant)?)?;
+        let (loss, objective) = evaluated(self.method.objective(&all, cx)?)?;
+        let grads = loss.backward()?;
+        let dz = z.iter().map(|(_, z)| grads.get(z)).collect::<Result<_>>()?;
+        Ok(((objective, grads), dz))
+    }
+
+    /// The parts as one, in global order.
+    fn joined(&self, parts: Vec<Part>) -> Result<Computed> {
+        let device = &self.shares[0];
+        let times = parts.first().map(|part| (part.forward, part.backward)).unwrap_or_default();
+        let (mut grads, mut updates, mut own, mut objectives) =
+            (Grads::default(), Updates::default(), Grads::default(), Vec::new());
+        for part in parts {
+            grads.merge(part.grads.to_device(device)?)?;
+            updates.merge(part.updates)?;
+            if let Some((objective, theirs)) = part.objective {
+                own.merge(theirs.to_device(device)?)?;
+                objectives.push(objective);
+            }
+        }
+        grads.append(own)?;
+        let watched: Option<Vec<&Array>> = objectives.iter().map(|objective| objective.embeddings.as_ref()).collect();
+        let embeddings = match watched.as_deref() {
+            Some([only]) => Some((*only).clone()),
+            Some(all) => Some(ops::concat(all, 0)?),
+            None => None,
+        };
+        // Every rank has the same loss.
+        let first = objectives.swap_remove(0);
+        let objective = Objective { embeddings, ..first };
+        Ok(Computed { objective, grads, updates, forward: times.0, backward: times.1 })
+    }
+}
+
+/// The loss and the facts of a step, which must be finite.
+fn evaluated(step: Step) -> Result<(Tensor, Objective)> {
+    let Step { loss, scalars, embeddings } = step;
+    let value = scalar(loss.array())?;
+    if !value.is_finite() {
+        return Err(Error::new(ErrorKind::NonFinite, "loss", value.to_string()));
+    }
+    let embeddings = embeddings.map(|z| z.array().clone());
+    Ok((loss, Objective { loss: value, scalars, embeddings }))
+}
+
+/// Gradients of a micro-batch, `images` of its rank's, from those of the rank's embeddings.
+fn backward(z: Embeddings, dz: &[Option<Array>], images: Range<usize>) -> Result<Grads> {
+    let mut roots = Vec::new();
+    for ((name, z), dz) in z.iter().zip(dz) {
+        let Some(dz) = dz else { continue };
+        if !z.is_tracked() {
+            return Err(Error::new(ErrorKind::NoVjp, format!("embedding '{name}'"), "no gradient can flow through it")
+                .expected("it among the method's targets, or computed from trainable parameters"));
+        }
+        roots.push((z.clone(), dz.slice(0, images.start, images.end)?));
+    }
+    Grads::of(&roots)
+}
+
+/// Runs every item on a thread of its own (a single one on this) and returns the results in order.
+fn on_threads<T: Send, R: Send>(items: Vec<T>, run: impl Fn(T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    if items.len() == 1 {
+        return items.into_iter().map(run).collect();
+    }
+    let run = &run;
+    let results: Vec<Result<R>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = items
+            .into_iter()
+            .enumerate()
+            .map(|(i, item)| {
+                let name = format!("selfsame-rank-{i}");
+                std::thread::Builder::new().name(name).spawn_scoped(scope, move || run(item))
+            })
+            .collect();
+        let result = |thread: std::io::Result<std::thread::ScopedJoinHandle<'_, Result<R>>>| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(error) => Err(Error::new(ErrorKind::Device, "ranks", format!("no thread: {error}"))),
+        };
+        threads.into_iter().map(result).collect()
+    });
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(value) => done.push(value),
+            Err(error) => failed.push(error),
+        }
+    }
+    // Whoever fails leaves its groups, and others then fail because it left: their errors say less.
+    failed.sort_by_key(|error| error.kind() == ErrorKind::Device);
+    match failed.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(done),
+    }
+}
