@@ -16,17 +16,17 @@ use selfsame_kernels::isa::{Isa, Level};
 use selfsame_kernels::order::CHUNK;
 
 /// Most rows of any tile.
-pub(super) const MAX_ROWS: usize = 14;
+pub(in crate::cpu) const MAX_ROWS: usize = 14;
 
 /// Distance between the rows of a tile of A, in elements. Constant, so that the kernels address all rows from one
 /// register; no multiple of a cache line, so that the rows do not all enter a new line at the same position.
-pub(super) const A_STRIDE: usize = CHUNK + 21;
+pub(in crate::cpu) const A_STRIDE: usize = CHUNK + 21;
 
 /// Positions `start .. start + len` of a chunk that take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) start: usize,
-    pub(super) len: usize,
+pub(in crate::cpu) struct Run {
+    pub(in crate::cpu) start: usize,
+    pub(in crate::cpu) len: usize,
 }
 
 /// How many positions ahead the rows of B are asked for.
@@ -37,42 +37,42 @@ const A_AHEAD: usize = 8;
 
 /// Where a tile of sums goes. Real (row, column) lies at `rows[row] + column` from each pointer.
 #[derive(Clone, Copy)]
-pub(super) struct Output<'a, T> {
+pub(in crate::cpu) struct Output<'a, T> {
     /// Added to the chunk's sum, first to last.
-    pub(super) add: &'a [*const T],
-    pub(super) to: *mut T,
-    pub(super) rows: &'a [usize; MAX_ROWS],
+    pub(in crate::cpu) add: &'a [*const T],
+    pub(in crate::cpu) to: *mut T,
+    pub(in crate::cpu) rows: &'a [usize; MAX_ROWS],
 }
 
 /// A tile from A's rows: `a[row * A_STRIDE + k]` times `b[k * columns + column]`, over k of the runs.
 ///
 /// # Safety
 /// The instruction set of the kernel must be there; all elements named above must be valid.
-pub(super) type RowsKernel<T> = unsafe fn(a: *const T, b: *const T, runs: &[Run], out: &Output<'_, T>);
+pub(in crate::cpu) type RowsKernel<T> = unsafe fn(a: *const T, b: *const T, runs: &[Run], out: &Output<'_, T>);
 
 /// A tile from A's columns: `a[at.0 + row]` times `b[at.1 * columns + column]`, over the positions `at`, in order.
 ///
 /// # Safety
 /// As for [`RowsKernel`].
-pub(super) type ColumnsKernel<T> = unsafe fn(a: *const T, b: *const T, at: &[(usize, usize)], out: &Output<'_, T>);
+pub(in crate::cpu) type ColumnsKernel<T> = unsafe fn(a: *const T, b: *const T, at: &[(usize, usize)], out: &Output<'_, T>);
 
 /// The micro-kernels of one element type and instruction set.
 pub(crate) struct Kernels<T: 'static> {
     /// Lanes of a vector. Tiles are one or two vectors wide.
-    pub(super) width: usize,
+    pub(in crate::cpu) width: usize,
     /// Tables by rows - 1, then by vectors - 1.
-    pub(super) rows: &'static [[RowsKernel<T>; 2]],
-    pub(super) columns: &'static [[ColumnsKernel<T>; 2]],
+    pub(in crate::cpu) rows: &'static [[RowsKernel<T>; 2]],
+    pub(in crate::cpu) columns: &'static [[ColumnsKernel<T>; 2]],
 }
 
 impl<T> Kernels<T> {
     /// Most rows of a tile.
-    pub(super) fn max_rows(&self) -> usize {
+    pub(in crate::cpu) fn max_rows(&self) -> usize {
         self.rows.len()
     }
 
     /// Most columns of a tile.
-    pub(super) fn max_columns(&self) -> usize {
+    pub(in crate::cpu) fn max_columns(&self) -> usize {
         2 * self.width
     }
 }

@@ -35,8 +35,8 @@ mod conv;
 mod driver;
 mod lanes;
 mod matmul;
-mod micro;
-mod pack;
+pub(super) mod micro;
+pub(super) mod pack;
 mod scratch;
 mod weight_grad;
 
@@ -47,6 +47,7 @@ pub(crate) use conv::{ConvShape, conv2d, conv2d_input_grad};
 pub(crate) use lanes::Real;
 pub(crate) use matmul::{Matrix, matmul};
 pub(crate) use scratch::Scratch;
+pub(super) use scratch::Lease;
 pub(crate) use weight_grad::{conv2d_weight_grad, linear_weight_grad};
 
 use super::Workers;
@@ -62,7 +63,7 @@ pub(crate) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    fn threads(&self) -> usize {
+    pub(super) fn threads(&self) -> usize {
         self.workers.map_or(1, Workers::threads)
     }
 
@@ -71,7 +72,7 @@ impl<'a> Context<'a> {
         Context { workers: None, ..*self }
     }
 
-    fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+    pub(super) fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
         match self.workers {
             Some(workers) => workers.run(tasks, task),
             None => (0..tasks).for_each(task),
@@ -81,7 +82,7 @@ impl<'a> Context<'a> {
 
 /// A mutable slice that tasks write disjoint parts of.
 #[derive(Clone, Copy)]
-struct SharedMut<T> {
+pub(super) struct SharedMut<T> {
     start: *mut T,
     len: usize,
 }
@@ -93,7 +94,7 @@ unsafe impl<T: Send> Send for SharedMut<T> {}
 unsafe impl<T: Send> Sync for SharedMut<T> {}
 
 impl<T> SharedMut<T> {
-    fn new(slice: &mut [T]) -> SharedMut<T> {
+    pub(super) fn new(slice: &mut [T]) -> SharedMut<T> {
         SharedMut { start: slice.as_mut_ptr(), len: slice.len() }
     }
 
@@ -101,14 +102,14 @@ impl<T> SharedMut<T> {
     ///
     /// # Safety
     /// The memory must outlive the part, and nothing else may hold an overlapping one.
-    unsafe fn slice<'a>(self, at: usize, len: usize) -> &'a mut [T] {
+    pub(super) unsafe fn slice<'a>(self, at: usize, len: usize) -> &'a mut [T] {
         assert!(at <= self.len && len <= self.len - at, "part outside its slice");
         // SAFETY: in bounds by the assertion; lifetime and uniqueness are the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
     }
 
     /// The address of element `at`.
-    fn at(self, at: usize) -> *mut T {
+    pub(super) fn at(self, at: usize) -> *mut T {
         self.start.wrapping_add(at)
     }
 }

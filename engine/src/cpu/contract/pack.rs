@@ -11,14 +11,14 @@ use std::ops::Range;
 /// A right operand `[k, n]` in memory: element (k, j) lies at
 /// `(k / inner) * outer_stride + (k % inner) * row_stride + j * col_stride`.
 #[derive(Clone, Copy)]
-pub(super) struct Operand<'a, T> {
-    pub(super) data: &'a [T],
-    pub(super) k: usize,
-    pub(super) n: usize,
-    pub(super) inner: usize,
-    pub(super) outer_stride: usize,
-    pub(super) row_stride: usize,
-    pub(super) col_stride: usize,
+pub(in crate::cpu) struct Operand<'a, T> {
+    pub(in crate::cpu) data: &'a [T],
+    pub(in crate::cpu) k: usize,
+    pub(in crate::cpu) n: usize,
+    pub(in crate::cpu) inner: usize,
+    pub(in crate::cpu) outer_stride: usize,
+    pub(in crate::cpu) row_stride: usize,
+    pub(in crate::cpu) col_stride: usize,
 }
 
 impl<T> Operand<'_, T> {
@@ -37,17 +37,17 @@ impl<T> Operand<'_, T> {
 
 /// How `n` columns are cut into panels: all two vectors wide, the last one if that is enough one vector.
 #[derive(Clone, Copy)]
-pub(super) struct Panels {
+pub(in crate::cpu) struct Panels {
     n: usize,
     width: usize,
 }
 
 /// One panel: `columns` real ones, from `first`, in `vectors` vectors.
 #[derive(Clone, Copy)]
-pub(super) struct Panel {
-    pub(super) first: usize,
-    pub(super) columns: usize,
-    pub(super) vectors: usize,
+pub(in crate::cpu) struct Panel {
+    pub(in crate::cpu) first: usize,
+    pub(in crate::cpu) columns: usize,
+    pub(in crate::cpu) vectors: usize,
 }
 
 impl Panels {
@@ -55,18 +55,18 @@ impl Panels {
         Panels { n, width: kernels.width }
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub(in crate::cpu) fn count(&self) -> usize {
         self.n.div_ceil(2 * self.width)
     }
 
-    pub(super) fn get(&self, i: usize) -> Panel {
+    pub(in crate::cpu) fn get(&self, i: usize) -> Panel {
         let first = i * 2 * self.width;
         let columns = (self.n - first).min(2 * self.width);
         Panel { first, columns, vectors: columns.div_ceil(self.width) }
     }
 
     /// Columns with their padding.
-    pub(super) fn padded(&self) -> usize {
+    pub(in crate::cpu) fn padded(&self) -> usize {
         self.n.next_multiple_of(self.width)
     }
 }
@@ -76,11 +76,11 @@ impl Panels {
 ///
 /// Packed ahead, all tasks share it. Packed on demand, each task packs the blocks it works on right before it reads
 /// them, while they are in its second-level cache; that is for tasks that share no columns.
-pub(super) struct Packed<'a, T: Real> {
+pub(in crate::cpu) struct Packed<'a, T: Real> {
     operand: Operand<'a, T>,
     kernels: &'static Kernels<T>,
     ahead: Option<Lease<'a, T>>,
-    pub(super) panels: Panels,
+    pub(in crate::cpu) panels: Panels,
 }
 
 impl<'a, T: Real> Packed<'a, T> {
@@ -92,7 +92,7 @@ impl<'a, T: Real> Packed<'a, T> {
     }
 
     /// An operand that is packed now, in parallel.
-    pub(super) fn ahead(cx: &Context<'a>, operand: &Operand<'a, T>) -> Packed<'a, T> {
+    pub(in crate::cpu) fn ahead(cx: &Context<'a>, operand: &Operand<'a, T>) -> Packed<'a, T> {
         let packed = Packed::on_demand(cx, operand);
         let Packed { kernels, panels, .. } = packed;
         let k = operand.k;
@@ -122,7 +122,7 @@ impl<'a, T: Real> Packed<'a, T> {
     }
 
     /// The rows of `chunk` of the panels in `block`, packed; in `scratch`, where they are not yet.
-    pub(super) fn block<'b>(&'b self, chunk: usize, block: Range<usize>, scratch: &'b mut [T]) -> Block<'b, T> {
+    pub(in crate::cpu) fn block<'b>(&'b self, chunk: usize, block: Range<usize>, scratch: &'b mut [T]) -> Block<'b, T> {
         let start = chunk * CHUNK;
         let rows = (self.operand.k - start).min(CHUNK);
         let first = self.panels.get(block.start).first;
@@ -142,7 +142,7 @@ impl<'a, T: Real> Packed<'a, T> {
 }
 
 /// Some neighbouring panels of one chunk.
-pub(super) struct Block<'a, T> {
+pub(in crate::cpu) struct Block<'a, T> {
     data: &'a [T],
     rows: usize,
     first: usize,
@@ -151,7 +151,7 @@ pub(super) struct Block<'a, T> {
 impl<T> Block<'_, T> {
     /// The rows of a panel of the block.
     #[inline]
-    pub(super) fn panel(&self, panel: Panel) -> &[T] {
+    pub(in crate::cpu) fn panel(&self, panel: Panel) -> &[T] {
         &self.data[self.rows * (panel.first - self.first)..]
     }
 }

@@ -1,0 +1,292 @@
+//! Backward: G of a tile, times the columns for the gradient of the rows, and transposed times the rows for that of the
+//! columns.
+//!
+//! Both products are whole chunks of contractions, which start at +0 in registers and are added to what earlier blocks
+//! left. Tiles of one anti-diagonal have no row and no column in common, and every block of a row comes after the one
+//! before: so they need no place to keep partial gradients, and no thread waits for another inside a run.
+#![allow(unsafe_code)]
+
+use super::super::contract::micro::{Kernels, MAX_ROWS, Output, Run};
+use super::super::contract::pack::{Operand, Packed, Panel};
+use super::super::contract::{self, Context, Lease, SharedMut};
+use super::tiles::{Dots, STRIDE, strips, tile_len};
+use super::{Num, PairTerm, Problem, Sides, block_of, terms};
+use selfsame_kernels::isa::Isa;
+use selfsame_kernels::math::Real;
+use selfsame_kernels::order::CHUNK;
+use std::ops::Range;
+
+/// Pieces that a tile is cut into where there are few of them.
+const PIECES: usize = 4;
+
+/// One side of a gradient: by row or by column.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Side<'a, T> {
+    /// `ExpShifted`: the gradient of the value over the sum; else the gradient of the value.
+    pub(crate) weight: &'a [T],
+    /// The values; `Exp` alone reads them.
+    pub(crate) value: &'a [T],
+}
+
+/// The gradient of the rows, and for [`Sides::Both`] that of the columns, in `to_rows` and `to_columns`. For
+/// [`Sides::Symmetric`] `column` is `row`, and the gradient is that of rows and columns as one.
+pub(crate) fn pair_gradients<T: Num>(
+    cx: &Context<'_>,
+    problem: &Problem<'_, T>,
+    [row, column]: [Side<'_, T>; 2],
+    to_rows: &mut [T],
+    to_columns: &mut [T],
+) {
+    let [m, n, d] = problem.dims;
+    if m == 0 || n == 0 || d == 0 {
+        to_rows.fill(<T as Real>::ZERO);
+        to_columns.fill(<T as Real>::ZERO);
+    } else {
+        let right = packed_rows(cx, problem.columns, n, d);
+        let other = (problem.sides == Sides::Both).then(|| packed_rows(cx, problem.rows, m, d));
+        let backward = Backward {
+            problem,
+            row,
+            column,
+            isa: cx.isa,
+            kernels: <T as contract::Real>::kernels(cx.isa),
+            dots: Dots::new(cx, problem.rows, problem.columns, n, d),
+            left: other.as_ref().unwrap_or(&right),
+            right: &right,
+            down: (0..CHUNK).map(|i| (i * STRIDE, i)).collect(),
+            to_rows: SharedMut::new(to_rows),
+            to_columns: SharedMut::new(to_columns),
+        };
+        backward.run(cx);
+    }
+    for to in [to_rows, to_columns] {
+        let (scale, len, to) = (problem.term.scale(), to.len(), SharedMut::new(to));
+        let part = CHUNK * d.max(1);
+        cx.run(len.div_ceil(part), |task| {
+            // SAFETY: tasks have disjoint parts, and the slice outlives the run.
+            let to = unsafe { to.slice(task * part, part.min(len - task * part)) };
+            terms::multiply(cx.isa, scale, to);
+        });
+    }
+}
+
+/// Rows as the right operand of a product that contracts over them.
+fn packed_rows<'a, T: Num>(cx: &Context<'a>, rows: &'a [T], count: usize, depth: usize) -> Packed<'a, T> {
+    let operand =
+        Operand { data: rows, k: count, n: depth, inner: count, outer_stride: 0, row_stride: depth, col_stride: 1 };
+    Packed::ahead(cx, &operand)
+}
+
+struct Backward<'a, T: Num> {
+    problem: &'a Problem<'a, T>,
+    row: Side<'a, T>,
+    column: Side<'a, T>,
+    isa: Isa,
+    kernels: &'static Kernels<T>,
+    dots: Dots<'a, T>,
+    /// The rows, and the columns, as right operands.
+    left: &'a Packed<'a, T>,
+    right: &'a Packed<'a, T>,
+    /// Positions of a tile's rows and of the packed rows, for contractions over rows.
+    down: Vec<(usize, usize)>,
+    to_rows: SharedMut<T>,
+    to_columns: SharedMut<T>,
+}
+
+/// Tile (i, j) and where its G is.
+struct Tile<'a, T: Num> {
+    at: [usize; 2],
+    g: SharedMut<T>,
+    /// Keeps `g` alive.
+    _memory: Lease<'a, T>,
+}
+
+impl<T: Num> Backward<'_, T> {
+    fn run(&self, cx: &Context<'_>) {
+        let [m, n, _] = self.problem.dims;
+        let (down, across) = (m.div_ceil(CHUNK), n.div_ceil(CHUNK));
+        if self.problem.sides == Sides::Rows {
+            return self.run_rows(cx, across);
+        }
+        for diagonal in 0..down + across - 1 {
+            let first = (diagonal + 1).saturating_sub(across);
+            let tiles: Vec<[usize; 2]> = (first..down.min(diagonal + 1))
+                .map(|i| [i, diagonal - i])
+                .filter(|[i, j]| self.problem.sides == Sides::Both || i <= j)
+                .collect();
+            // As many whole tiles as keep all threads busy alike; the others in pieces.
+            let whole = if cx.threads() == 1 { tiles.len() } else { tiles.len() / cx.threads() * cx.threads() };
+            let (whole, cut) = tiles.split_at(whole);
+            let cut: Vec<Tile<'_, T>> = cut.iter().map(|&at| Tile::new(cx, at)).collect();
+            cx.run(whole.len() + PIECES * cut.len(), |task| match task.checked_sub(whole.len()) {
+                None => {
+                    let tile = Tile::new(cx, whole[task]);
+                    let (rows, columns) = self.ranges(tile.at);
+                    self.rows(cx, &tile, rows);
+                    self.columns(cx, &tile, columns);
+                }
+                Some(piece) => {
+                    let tile = &cut[piece / PIECES];
+                    self.rows(cx, tile, part(self.ranges(tile.at).0, piece % PIECES));
+                }
+            });
+            cx.run(PIECES * cut.len(), |piece| {
+                let tile = &cut[piece / PIECES];
+                self.columns(cx, tile, part(self.ranges(tile.at).1, piece % PIECES));
+            });
+        }
+    }
+
+    /// Only rows have gradients: each strip goes through its blocks by itself.
+    fn run_rows(&self, cx: &Context<'_>, across: usize) {
+        let [m, ..] = self.problem.dims;
+        let pieces = m.div_ceil(CHUNK) * PIECES;
+        cx.run(pieces, |piece| {
+            let i = piece / PIECES;
+            let rows = part(block_of(i, m), piece % PIECES);
+            if !rows.is_empty() {
+                for j in 0..across {
+                    self.rows(cx, &Tile::new(cx, [i, j]), rows.clone());
+                }
+            }
+        });
+    }
+
+    /// Rows and columns of a tile.
+    fn ranges(&self, [i, j]: [usize; 2]) -> (Range<usize>, Range<usize>) {
+        let [m, n, _] = self.problem.dims;
+        (block_of(i, m), block_of(j, n))
+    }
+
+    /// G of some rows of a tile, and their gradient: the block's chain over the columns.
+    fn rows(&self, cx: &Context<'_>, tile: &Tile<'_, T>, rows: Range<usize>) {
+        let [i, j] = tile.at;
+        let (all_rows, columns) = self.ranges([i, j]);
+        let [.., d] = self.problem.dims;
+        let mut a = cx.scratch.lease::<T>(tile_len(MAX_ROWS));
+        let mut ragged = cx.scratch.lease::<T>(MAX_ROWS * self.kernels.max_columns());
+        let panels = &self.right.panels;
+        let packed = self.right.block(j, 0..panels.count(), &mut []);
+        let runs = [Run { start: 0, len: columns.len() }];
+        for strip in strips(rows, self.kernels.max_rows()) {
+            // SAFETY: no other task has these rows of the tile while this run lasts.
+            let g = unsafe { tile.g.slice(tile_len(strip.start - all_rows.start), tile_len(strip.len())) };
+            self.dots.strip(strip.clone(), j, &mut a, g);
+            for (r, g) in strip.clone().zip(g.chunks_mut(STRIDE)) {
+                self.gradient_of_row(r, &columns, &mut g[..columns.len()]);
+            }
+            let offsets = std::array::from_fn(|row| (strip.start + row) * d);
+            for panel in (0..panels.count()).map(|i| panels.get(i)) {
+                let kernel = self.kernels.rows[strip.len() - 1][panel.vectors - 1];
+                let product = Product { to: self.to_rows, offsets: &offsets, rows: strip.len(), panel, is_first: j == 0 };
+                // SAFETY: `cx.isa` is present; G holds the strip's rows at the stride of a left operand, the panel a row
+                // per column; this task alone has these rows of the gradient.
+                unsafe { product.add(&mut ragged, self.kernels.width, |out| {
+                    kernel(g.as_ptr(), packed.panel(panel).as_ptr(), &runs, out);
+                }) };
+            }
+        }
+    }
+
+    /// The gradient of some columns of a tile: the block's chain over the rows. Nothing to do where a tile serves its
+    /// rows alone.
+    fn columns(&self, cx: &Context<'_>, tile: &Tile<'_, T>, columns: Range<usize>) {
+        let [i, j] = tile.at;
+        let to = match self.problem.sides {
+            Sides::Both => self.to_columns,
+            Sides::Symmetric if i != j => self.to_rows,
+            _ => return,
+        };
+        let (rows, all_columns) = self.ranges([i, j]);
+        let [.., d] = self.problem.dims;
+        let mut ragged = cx.scratch.lease::<T>(MAX_ROWS * self.kernels.max_columns());
+        let panels = &self.left.panels;
+        let packed = self.left.block(i, 0..panels.count(), &mut []);
+        for strip in strips(columns, self.kernels.max_rows()) {
+            let offsets = std::array::from_fn(|row| (strip.start + row) * d);
+            let g = tile.g.at(strip.start - all_columns.start).cast_const();
+            for panel in (0..panels.count()).map(|i| panels.get(i)) {
+                let kernel = self.kernels.columns[strip.len() - 1][panel.vectors - 1];
+                let product = Product { to, offsets: &offsets, rows: strip.len(), panel, is_first: i == 0 };
+                // SAFETY: `cx.isa` is present; the tile's rows are written, and no task writes it now; the panel holds a
+                // row per row of the tile; this task alone has these columns' gradient.
+                unsafe { product.add(&mut ragged, self.kernels.width, |out| {
+                    kernel(g, packed.panel(panel).as_ptr(), &self.down[..rows.len()], out);
+                }) };
+            }
+        }
+    }
+
+    /// Turns the dot products of row `r` with `columns` into G.
+    fn gradient_of_row(&self, r: usize, columns: &Range<usize>, g: &mut [T]) {
+        let isa = self.isa;
+        let weights = &self.column.weight[columns.clone()];
+        match self.problem.term {
+            PairTerm::ExpShifted { scale, shift } => {
+                terms::grad_exp_shifted(isa, scale, shift, self.row.weight[r], weights, g);
+            }
+            PairTerm::Exp { scale } => {
+                let values = &self.column.value[columns.clone()];
+                terms::grad_exp(isa, scale, self.row.weight[r], self.row.value[r], weights, values, g);
+            }
+            PairTerm::Softplus { scale, bias } => {
+                terms::grad_softplus(isa, scale, bias, self.row.weight[r], weights, g);
+            }
+        }
+        self.problem.mask.cover(isa, r, columns.clone(), <T as Real>::ZERO, g);
+    }
+}
+
+impl<'a, T: Num> Tile<'a, T> {
+    fn new(cx: &Context<'a>, at: [usize; 2]) -> Tile<'a, T> {
+        let mut memory = cx.scratch.lease(tile_len(CHUNK));
+        Tile { at, g: SharedMut::new(&mut memory), _memory: memory }
+    }
+}
+
+/// Piece `piece` of [`PIECES`].
+fn part(range: Range<usize>, piece: usize) -> Range<usize> {
+    let cut = |i: usize| range.start + i * range.len() / PIECES;
+    cut(piece)..cut(piece + 1)
+}
+
+/// A panel of the gradient of `rows` rows, which start at `offsets`.
+struct Product<'a, T> {
+    to: SharedMut<T>,
+    offsets: &'a [usize; MAX_ROWS],
+    rows: usize,
+    panel: Panel,
+    /// Nothing is there yet to add to.
+    is_first: bool,
+}
+
+impl<T: Num> Product<'_, T> {
+    /// Adds what `kernel` computes.
+    ///
+    /// # Safety
+    /// The rows must be inside `to`, and no other task's.
+    unsafe fn add(&self, ragged: &mut [T], width: usize, kernel: impl Fn(&Output<'_, T>)) {
+        let Product { to, offsets, rows, panel, is_first } = *self;
+        let padded = panel.vectors * width;
+        if panel.columns == padded {
+            let to = to.at(panel.first);
+            let before = [to.cast_const()];
+            let add = if is_first { &[] } else { &before[..] };
+            return kernel(&Output { add, to, rows: offsets });
+        }
+        // SAFETY: the caller's promise.
+        let row_of = |row: usize| unsafe { to.slice(offsets[row] + panel.first, panel.columns) };
+        if !is_first {
+            for row in 0..rows {
+                ragged[row * padded..][..panel.columns].copy_from_slice(row_of(row));
+            }
+        }
+        let before = [ragged.as_ptr()];
+        let add = if is_first { &[] } else { &before[..] };
+        let in_ragged = std::array::from_fn(|row| row * padded);
+        kernel(&Output { add, to: ragged.as_mut_ptr(), rows: &in_ragged });
+        for row in 0..rows {
+            row_of(row).copy_from_slice(&ragged[row * padded..][..panel.columns]);
+        }
+    }
+}
