@@ -3,7 +3,7 @@
 use crate::cpu::{CpuDevice, MemoryStats};
 use crate::gpu::GpuDevice;
 use crate::names::nearest;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Numerics, Result};
 use selfsame_kernels::host::{HostLauncher, Options};
 
 /// The devices by name.
@@ -21,23 +21,27 @@ pub enum Device {
 impl Device {
     /// Opens a device by name, with one CPU thread per core: `cpu`; `simt`, kernels on the host with every access
     /// checked; `simt:unchecked`, the same with bounds checked alone, on several threads; `cuda` or `cuda:N`, a GPU.
+    /// Numerics are [`Numerics::default_of`] that name.
     ///
     /// # Errors
     /// Names the known devices when there is none of that name.
     pub fn open(name: &str) -> Result<Device> {
-        Device::open_beside(name, CpuDevice::all_cores()?)
+        Device::open_with(name, CpuDevice::all_cores()?, Numerics::default_of(name))
     }
 
-    /// Opens a device by name, with `cpu` as the CPU or beside the device.
+    /// Opens a device by name, with `cpu` as the CPU or beside the device, and the numerics asked for.
     ///
     /// # Errors
-    /// As for [`Device::open`].
-    pub fn open_beside(name: &str, cpu: CpuDevice) -> Result<Device> {
+    /// As for [`Device::open`]; `Config` for fast numerics on the CPU.
+    pub fn open_with(name: &str, cpu: CpuDevice, numerics: Numerics) -> Result<Device> {
         match name {
+            "cpu" if numerics == Numerics::Fast => {
+                Err(Error::new(ErrorKind::Config, "numerics", "fast on device cpu").expected("strict"))
+            }
             "cpu" => Ok(Device::Cpu(cpu)),
-            "simt" => Ok(simt(Options { count: false, ..Options::checked() }, cpu)),
-            "simt:unchecked" => Ok(simt(Options::unchecked(cpu.workers().threads()), cpu)),
-            _ if name == "cuda" || name.starts_with("cuda:") => cuda(name, cpu),
+            "simt" => Ok(simt(Options { count: false, ..Options::checked() }, cpu, numerics)),
+            "simt:unchecked" => Ok(simt(Options::unchecked(cpu.workers().threads()), cpu, numerics)),
+            _ if name == "cuda" || name.starts_with("cuda:") => cuda(name, cpu, numerics),
             _ => {
                 let error = Error::new(ErrorKind::Device, "device", format!("'{name}'")).expected(NAMES.join(" or "));
                 Err(match nearest(name, NAMES) {
@@ -100,6 +104,14 @@ impl Device {
         }
     }
 
+    /// Whether it keeps the canonical order.
+    pub fn numerics(&self) -> Numerics {
+        match self {
+            Device::Cpu(_) => Numerics::Strict,
+            Device::Gpu(gpu) => gpu.numerics(),
+        }
+    }
+
     /// Bytes in use.
     pub fn memory(&self) -> MemoryStats {
         match self {
@@ -129,23 +141,23 @@ impl Device {
     }
 }
 
-fn simt(options: Options, cpu: CpuDevice) -> Device {
-    Device::Gpu(GpuDevice::new(Box::new(HostLauncher::with(options)), cpu))
+fn simt(options: Options, cpu: CpuDevice, numerics: Numerics) -> Device {
+    Device::Gpu(GpuDevice::new(Box::new(HostLauncher::with(options)), cpu, numerics))
 }
 
 /// Opens GPU `cuda:N`; `cuda` is the first.
 #[cfg(feature = "cuda")]
-fn cuda(name: &str, cpu: CpuDevice) -> Result<Device> {
+fn cuda(name: &str, cpu: CpuDevice, numerics: Numerics) -> Result<Device> {
     let number = name.strip_prefix("cuda:").unwrap_or("0");
     let number: usize = number.parse().map_err(|_| {
         Error::new(ErrorKind::Device, "device", format!("'{name}'")).expected("cuda:N with N a number from 0")
     })?;
     let launcher = crate::gpu::submitted(crate::gpu::cuda::CudaLauncher::open(number))?;
-    Ok(Device::Gpu(GpuDevice::new(Box::new(launcher), cpu)))
+    Ok(Device::Gpu(GpuDevice::new(Box::new(launcher), cpu, numerics)))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(name: &str, _: CpuDevice) -> Result<Device> {
+fn cuda(name: &str, _: CpuDevice, _: Numerics) -> Result<Device> {
     Err(Error::new(ErrorKind::Device, "device", format!("'{name}'"))
         .expected("a build with the feature cuda")
         .hint("leave out --no-default-features, or use cpu or simt"))

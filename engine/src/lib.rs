@@ -1,7 +1,7 @@
 //! Arrays, primitives and devices. No gradients live here.
 //!
 //! - [`Array`]: storage, shape, strides, element type, device; [`ops`]: the primitives on arrays.
-//! - [`Device`], [`cpu`] and [`gpu`]: where they run.
+//! - [`Device`], [`cpu`] and [`gpu`]: where they run; [`Numerics`]: in which order.
 //! - [`rows`]: reductions over samples, whose bits do not depend on how a batch is cut.
 //! - [`TensorFile`] and [`hash`]: arrays in files, and what identifies their content.
 //! - [`comm`]: collectives between ranks, in canonical order.
@@ -17,6 +17,7 @@ pub mod gpu;
 pub mod hash;
 mod layout;
 mod names;
+mod numerics;
 pub mod ops;
 pub mod rows;
 mod tensor_file;
@@ -29,5 +30,6 @@ pub use error::{Error, ErrorKind, Result};
 pub use half::{bf16, f16};
 pub use layout::{Layout, broadcast_shape, element_count, for_each_run};
 pub use names::nearest;
+pub use numerics::Numerics;
 pub use rows::{Rows, SampleSum};
 pub use tensor_file::TensorFile;

@@ -42,6 +42,63 @@ pub trait Launcher: Send + Sync + fmt::Debug {
     /// # Errors
     /// What that work did wrong.
     fn synchronize(&self) -> Result<(), LaunchError>;
+    /// The device's own library of matrix products, for fast numerics, where it has one.
+    fn products(&self) -> Option<&dyn Products> {
+        None
+    }
+}
+
+/// Matrix products of a library that belongs to a device, in f32 with operands rounded to tf32. Not in canonical order:
+/// the same bits only for the same library on the same device.
+pub trait Products {
+    /// The library and its version.
+    fn name(&self) -> &str;
+    /// C = A B, in the order of the launcher's other work.
+    ///
+    /// # Errors
+    /// [`LaunchError::Device`] when the library refuses or the device fails.
+    fn multiply(&self, product: &Product) -> Result<(), LaunchError>;
+}
+
+/// `batch` products C `[m, n]` = A `[m, k]` B `[k, n]` of f32. C is row-major, one matrix after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    /// The left operands.
+    pub a: Matrices,
+    /// The right operands.
+    pub b: Matrices,
+    /// Where the results go.
+    pub c: Address,
+    /// Rows of A and C.
+    pub m: u32,
+    /// Columns of B and C.
+    pub n: u32,
+    /// Columns of A, rows of B.
+    pub k: u32,
+    /// Products.
+    pub batch: u32,
+}
+
+/// Matrices of f32 in a device's memory, one every `batch_stride` elements.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrices {
+    /// The first element.
+    pub address: Address,
+    /// Which axis has its elements side by side.
+    pub major: Major,
+    /// Elements from one row to the next, or one column to the next.
+    pub pitch: u32,
+    /// Elements from one matrix to the next; 0 for the same matrix every time.
+    pub batch_stride: u32,
+}
+
+/// How a matrix lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Major {
+    /// The elements of a row side by side.
+    Row,
+    /// The elements of a column side by side.
+    Column,
 }
 
 /// An address in a device's memory, in bytes.

@@ -97,12 +97,17 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
         expect_same_configuration(&dir.read_config()?, &config)?;
     }
     let mut store = dir.checkpoints(KEEP)?;
-    let mut manifest = first_manifest(&config, &*train)?;
+    let mut manifest = first_manifest(&config, &*train, &device)?;
     if mode == CreateMode::Resume {
         let earlier = dir.read_manifest()?;
         if earlier.data_checksum != manifest.data_checksum {
             return Err(Error::new(ErrorKind::Config, format!("data {data}"), "other images than the run began with")
                 .expected(format!("data of checksum {}", earlier.data_checksum.unwrap_or_default())));
+        }
+        if earlier.numerics != manifest.numerics {
+            return Err(Error::new(ErrorKind::Config, "numerics", manifest.numerics)
+                .expected(format!("{}, as the run began", earlier.numerics))
+                .hint("their results differ: resume with the same --numerics"));
         }
         manifest.sessions = earlier.sessions;
         restore(&mut trainer, &store, &mut warnings)?;
@@ -246,12 +251,12 @@ fn expect_same_configuration(own: &toml::Table, given: &Config) -> Result<()> {
     Ok(())
 }
 
-fn first_manifest(config: &Config, train: &dyn Dataset) -> Result<Manifest> {
+fn first_manifest(config: &Config, train: &dyn Dataset, device: &Device) -> Result<Manifest> {
     Ok(Manifest {
         version: env!("CARGO_PKG_VERSION").to_string(),
         method: config.str("method")?.to_string(),
         seed: config.usize("seed")? as u64,
-        numerics: "strict".to_string(),
+        numerics: device.numerics().name().to_string(),
         data: config.str("data")?.to_string(),
         data_checksum: Some(format!("{:016x}", train.describe().checksum)),
         weights_hash: None,

@@ -1,7 +1,7 @@
 //! Arguments shared by all commands that compute: device, threads, numerics.
 
 use selfsame_engine::cpu::CpuDevice;
-use selfsame_engine::{Device, Error, ErrorKind, Result};
+use selfsame_engine::{Device, Numerics, Result};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Compute {
@@ -11,23 +11,24 @@ pub(crate) struct Compute {
     /// Threads of the CPU device; all cores when left out. Does not change a bit of the result
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Numerics: strict (canonical order, the same bits everywhere)
-    #[arg(long, default_value = "strict", value_name = "KIND")]
-    pub(crate) numerics: String,
+    /// Numerics: strict (canonical order, the same bits everywhere) or fast (tensor cores); strict unless the device is
+    /// a GPU
+    #[arg(long, value_name = "KIND")]
+    pub(crate) numerics: Option<String>,
 }
 
 impl Compute {
     /// Opens the device.
     pub(crate) fn open(&self) -> Result<Device> {
-        if self.numerics != "strict" {
-            return Err(Error::new(ErrorKind::Config, "--numerics", format!("'{}' on device cpu", self.numerics))
-                .expected("strict: the only numerics of this device"));
-        }
+        let numerics = match &self.numerics {
+            Some(name) => Numerics::parse(name)?,
+            None => Numerics::default_of(&self.device),
+        };
         let cpu = match self.threads {
             Some(threads) => CpuDevice::new(threads)?,
             None => CpuDevice::all_cores()?,
         };
-        Device::open_beside(&self.device, cpu)
+        Device::open_with(&self.device, cpu, numerics)
     }
 }
 

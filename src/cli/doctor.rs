@@ -1,5 +1,6 @@
 //! `selfsame doctor`: what works on this machine, and whether its bits are right.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// Devices to open; the first GPU stands for all.
+const DEVICES: [&str; 3] = ["cpu", "cuda:0", "simt"];
+
 /// Training steps of the self-check: the second one uses what the first one wrote.
 const STEPS: usize = 2;
 
@@ -40,12 +44,13 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
     }
     let reference = &checks[0].2;
     let agree = checks.iter().all(|(_, _, hash)| hash == reference);
+    let devices: BTreeMap<&str, String> = DEVICES.map(|name| (name, state(name))).into();
     if args.json {
         let checks: Vec<_> =
             checks.iter().map(|(isa, threads, hash)| json!({ "isa": isa, "threads": threads, "hash": hash })).collect();
         out.json(&json!({
             "version": env!("CARGO_PKG_VERSION"), "platform": platform(), "cores": cores, "isa": isas,
-            "memory_gib": memory, "terminal": terminal, "devices": ["cpu"], "bits": checks, "bits_agree": agree,
+            "memory_gib": memory, "terminal": terminal, "devices": devices, "bits": checks, "bits_agree": agree,
         }))?;
     } else {
         let memory = memory.map_or("unknown".into(), |gib| format!("{gib:.1} GiB"));
@@ -56,9 +61,10 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
             ("instruction sets", isas.join(", ")),
             ("memory", memory),
             ("progress", if terminal { "bar (standard error is a terminal)" } else { "plain lines" }.to_string()),
-            ("device cpu", "works".to_string()),
         ];
-        let rows: Vec<Vec<String>> = rows.into_iter().map(|(key, value)| vec![key.to_string(), value]).collect();
+        let rows = rows.map(|(key, value)| vec![key.to_string(), value]).into_iter();
+        let devices = devices.iter().map(|(name, state)| vec![format!("device {name}"), state.clone()]);
+        let rows: Vec<Vec<String>> = rows.chain(devices).collect();
         out.text(&table(&["what", "found"], &[false; 2], &rows))?;
         let rows: Vec<Vec<String>> = checks
             .iter()
@@ -90,6 +96,17 @@ fn step_hash(registry: &Registry, isa: Isa, threads: usize) -> Result<String> {
         trainer.step(&Views::new(vec![view(0)?, view(1)?]), Duration::ZERO)?;
     }
     weights_hash(trainer.params())
+}
+
+/// Whether a device opens, and with what; or why not.
+fn state(name: &str) -> String {
+    match Device::open(name) {
+        Err(error) => error.sentence(),
+        Ok(device) => match device.gpu().and_then(|gpu| gpu.product_library()) {
+            Some(library) => format!("works, with {library}"),
+            None => "works".to_string(),
+        },
+    }
 }
 
 fn platform() -> String {

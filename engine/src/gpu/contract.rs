@@ -1,6 +1,6 @@
-//! Matrix products, convolutions and their gradients as kernels, in canonical order.
+//! Matrix products, convolutions and their gradients as kernels: in canonical order, unless [`fast`] takes them.
 
-use super::{GpuDevice, extent, samples};
+use super::{GpuDevice, extent, fast, samples};
 use crate::cpu::contract::ConvShape;
 use crate::{Array, DType, Result, Rows, SampleSum};
 use selfsame_kernels::device::{conv, conv_weight, matmul as k};
@@ -27,6 +27,9 @@ pub(crate) fn matmul(
     [batch, m, n, depth]: [usize; 4],
     shape: &[usize],
 ) -> Result<Array> {
+    if let Some(c) = fast::matmul(gpu, (a, b), [batch, m, n, depth], shape)? {
+        return Ok(c);
+    }
     let mut c = gpu.empty(shape, DType::F32, "matmul")?;
     macro_rules! launch {
         ($kernel:ident) => {{
@@ -62,6 +65,9 @@ pub(crate) fn linear_weight_grad(
 ) -> Result<SampleSum> {
     const OWNER: &str = "linear backward";
     let (x, dy) = (x.contiguous()?, dy.contiguous()?);
+    if let Some(sum) = fast::linear_weight_grad(gpu, &x, &dy, rows, [depth, n], &[depth, n])? {
+        return Ok(sum);
+    }
     let mut leaves = gpu.empty(&[rows.leaves(), depth, n], DType::F32, OWNER)?;
     macro_rules! launch {
         ($kernel:ident) => {{
@@ -120,6 +126,9 @@ macro_rules! launch_conv {
 /// y of a convolution.
 pub(crate) fn conv2d(gpu: &GpuDevice, shape: &ConvShape, x: &Array, weight: &Array, out: &[usize]) -> Result<Array> {
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    if let Some(y) = fast::conv2d(gpu, shape, &x, &weight, out)? {
+        return Ok(y);
+    }
     let mut y = gpu.empty(out, DType::F32, "conv2d")?;
     let pixels = out[0] * out[1] * out[2];
     launch_conv!(
@@ -139,6 +148,9 @@ pub(crate) fn conv2d_input_grad(
     x_shape: &[usize],
 ) -> Result<Array> {
     let (dy, weight) = (dy.contiguous()?, weight.contiguous()?);
+    if let Some(dx) = fast::conv2d_input_grad(gpu, shape, &dy, &weight, x_shape)? {
+        return Ok(dx);
+    }
     let mut dx = gpu.empty(x_shape, DType::F32, "conv2d backward")?;
     let pixels = shape.n * shape.h * shape.w;
     launch_conv!(
@@ -160,6 +172,9 @@ pub(crate) fn conv2d_weight_grad(
 ) -> Result<SampleSum> {
     const OWNER: &str = "conv2d backward";
     let (x, dy) = (x.contiguous()?, dy.contiguous()?);
+    if let Some(sum) = fast::conv2d_weight_grad(gpu, shape, &x, &dy, rows, weight_shape)? {
+        return Ok(sum);
+    }
     let mut leaves = gpu.empty(&[&[rows.leaves()], weight_shape].concat(), DType::F32, OWNER)?;
     let depth = weight_shape[..3].iter().product();
     launch_conv!(

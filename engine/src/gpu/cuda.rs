@@ -1,10 +1,11 @@
 //! The CUDA driver as a launcher. Its library is loaded at run time: without one, everything else works.
 #![allow(unsafe_code)]
 
+use super::cublas::{self, Cublas};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUcontext, CUdevice_attribute, CUfunction, CUmodule, CUresult, CUstream};
 use selfsame_kernels::kernel::KernelSpec;
-use selfsame_kernels::launch::{Address, ArgValue, Buffer, Geometry, LaunchError, Launcher};
+use selfsame_kernels::launch::{Address, ArgValue, Buffer, Geometry, LaunchError, Launcher, Products};
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_void};
 use std::fmt;
@@ -22,6 +23,13 @@ pub struct CudaLauncher {
     stream: CUstream,
     module: CUmodule,
     functions: Mutex<BTreeMap<&'static str, Function>>,
+    library: Option<Library>,
+}
+
+/// cuBLAS and the memory that it works in.
+struct Library {
+    cublas: Cublas,
+    workspace: sys::CUdeviceptr,
 }
 
 /// A loaded kernel. The handle is valid for as long as the module, and may be used from any thread.
@@ -103,8 +111,9 @@ impl CudaLauncher {
             }
             _ => failed("loading the kernels", e),
         })?;
+        let library = library(stream)?;
         let name = format!("cuda:{ordinal}");
-        Ok(CudaLauncher { name, model, capability, context, stream, module, functions: Mutex::default() })
+        Ok(CudaLauncher { name, model, capability, context, stream, module, functions: Mutex::default(), library })
     }
 
     /// The GPU's name and compute capability.
@@ -243,6 +252,10 @@ impl Launcher for CudaLauncher {
         // SAFETY: the stream is ours.
         unsafe { result::stream::synchronize(self.stream) }.map_err(|e| failed("waiting for the GPU", e))
     }
+
+    fn products(&self) -> Option<&dyn Products> {
+        self.library.as_ref().map(|library| &library.cublas as &dyn Products)
+    }
 }
 
 impl Drop for CudaLauncher {
@@ -251,6 +264,10 @@ impl Drop for CudaLauncher {
         unsafe {
             let _ = result::ctx::set_current(self.context);
             let _ = result::stream::synchronize(self.stream);
+            if let Some(Library { cublas, workspace }) = self.library.take() {
+                drop(cublas);
+                let _ = result::free_sync(workspace);
+            }
             let _ = result::module::unload(self.module);
             let _ = result::stream::destroy(self.stream);
         }
@@ -261,6 +278,19 @@ impl fmt::Debug for CudaLauncher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}, compute capability {}.{})", self.name, self.model, self.capability.0, self.capability.1)
     }
+}
+
+/// cuBLAS on `stream`, where it is installed; the context is current.
+fn library(stream: CUstream) -> Result<Option<Library>, LaunchError> {
+    if !Cublas::is_present() {
+        return Ok(None);
+    }
+    // SAFETY: the context is current; the memory is freed after the library, by drop.
+    let workspace =
+        unsafe { result::malloc_sync(cublas::WORKSPACE) }.map_err(|e| failed("allocating cuBLAS's workspace", e))?;
+    // SAFETY: the library is present; the launcher drops it before the stream and frees the workspace after it.
+    let cublas = unsafe { Cublas::on(stream, workspace) }?;
+    Ok(Some(Library { cublas, workspace }))
 }
 
 /// Keeps what is freed in the driver's pool; by default it goes back to the system at every synchronisation.

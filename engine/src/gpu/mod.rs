@@ -11,8 +11,11 @@ pub(crate) mod contract;
 pub(crate) mod convert;
 pub(crate) mod copy;
 #[cfg(feature = "cuda")]
+mod cublas;
+#[cfg(feature = "cuda")]
 pub mod cuda;
 pub(crate) mod elementwise;
+mod fast;
 pub(crate) mod index;
 pub(crate) mod interpolate;
 pub(crate) mod join;
@@ -28,7 +31,7 @@ use axes::{Axes, extent};
 pub(crate) use storage::GpuBlock;
 
 use crate::cpu::{CpuDevice, MemoryStats};
-use crate::{Array, DType, Error, ErrorKind, Result};
+use crate::{Array, DType, Error, ErrorKind, Numerics, Result};
 use selfsame_kernels::launch::{Buffer, LaunchError, Launcher};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,6 +44,7 @@ pub struct GpuDevice(Arc<Inner>);
 struct Inner {
     launcher: Box<dyn Launcher>,
     host: CpuDevice,
+    numerics: Numerics,
     usage: Mutex<Usage>,
 }
 
@@ -54,8 +58,18 @@ struct Usage {
 
 impl GpuDevice {
     /// A device over `launcher`; what has no kernel runs on `host`.
-    pub fn new(launcher: Box<dyn Launcher>, host: CpuDevice) -> GpuDevice {
-        GpuDevice(Arc::new(Inner { launcher, host, usage: Mutex::default() }))
+    pub fn new(launcher: Box<dyn Launcher>, host: CpuDevice, numerics: Numerics) -> GpuDevice {
+        GpuDevice(Arc::new(Inner { launcher, host, numerics, usage: Mutex::default() }))
+    }
+
+    /// Whether contractions keep the canonical order.
+    pub fn numerics(&self) -> Numerics {
+        self.0.numerics
+    }
+
+    /// The device's own library of matrix products, where it has one; fast numerics use it.
+    pub fn product_library(&self) -> Option<&str> {
+        self.0.launcher.products().map(|library| library.name())
     }
 
     /// The device's name: `simt`, `cuda:0`.

@@ -29,6 +29,7 @@ pub(super) static KERNELS: &[&kernel::KernelSpec] = &[
     &matmul_tf32_nt::SPEC,
     &matmul_tf32_tn::SPEC,
     &conv2d_bf16::SPEC,
+    &conv2d_tf32::SPEC,
 ];
 
 /// Rows and columns of a block's tile.
@@ -338,40 +339,50 @@ products! {
     matmul_tf32_tn [false false] matmul_tf32_tn_cases;
 }
 
-kernel! {
+macro_rules! convolutions {
+    ($($(#[doc = $doc:literal])+ $name:ident $precision:ident $memory:ident $cases:ident;)+) => { kernel! {$(
+        $(#[doc = $doc])+
+        $name(
+            x: In<$memory>[n * h * w * c], weight: In<$memory>[kh * kw * (c / groups) * c_out],
+            y: Out<f32>[n * oh * ow * c_out],
+            n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, c_out: u32, kh: u32, kw: u32, stride_h: u32,
+            stride_w: u32, pad_h: u32, pad_w: u32, dil_h: u32, dil_w: u32, groups: u32,
+        )
+        grid [groups * (n * oh * ow).div_ceil(EDGE as u64) * (c_out / groups).div_ceil(EDGE as u64)] block [THREADS]
+        cost {
+            tensor_flop: 2 * n * oh * ow * c_out * kh * kw * (c / groups),
+            reread: tensor_reread::<$precision>(n * oh * ow * c_out, kh * kw * (c / groups)),
+        }
+        cases $cases
+        {
+            let conv = Conv {
+                n,
+                input: [h, w],
+                c,
+                output: [oh, ow],
+                c_out,
+                kernel: [kh, kw],
+                stride: [stride_h, stride_w],
+                padding: [pad_h, pad_w],
+                dilation: [dil_h, dil_w],
+                groups,
+            };
+            convolution::<$precision>(conv, x, weight, y, block_idx().x);
+        }
+    )+}};
+}
+
+convolutions! {
     /// y `[n, oh, ow, c_out]` in f32 = x `[n, h, w, c]` convolved with weight `[kh, kw, c / groups, c_out]`, both bf16,
     /// on tensor cores. x and weight stand on 8 bytes.
-    conv2d_bf16(
-        x: In<u16>[n * h * w * c], weight: In<u16>[kh * kw * (c / groups) * c_out], y: Out<f32>[n * oh * ow * c_out],
-        n: u32, h: u32, w: u32, c: u32, oh: u32, ow: u32, c_out: u32, kh: u32, kw: u32, stride_h: u32, stride_w: u32,
-        pad_h: u32, pad_w: u32, dil_h: u32, dil_w: u32, groups: u32,
-    )
-    grid [groups * (n * oh * ow).div_ceil(EDGE as u64) * (c_out / groups).div_ceil(EDGE as u64)] block [THREADS]
-    cost {
-        tensor_flop: 2 * n * oh * ow * c_out * kh * kw * (c / groups),
-        reread: tensor_reread::<Bf16>(n * oh * ow * c_out, kh * kw * (c / groups)),
-    }
-    cases conv2d_bf16_cases
-    {
-        let conv = Conv {
-            n,
-            input: [h, w],
-            c,
-            output: [oh, ow],
-            c_out,
-            kernel: [kh, kw],
-            stride: [stride_h, stride_w],
-            padding: [pad_h, pad_w],
-            dilation: [dil_h, dil_w],
-            groups,
-        };
-        convolution(conv, x, weight, y, block_idx().x);
-    }
+    conv2d_bf16 Bf16 u16 conv2d_bf16_cases;
+    /// As `conv2d_bf16` for f32, rounded to tf32. x and weight stand on 16 bytes.
+    conv2d_tf32 Tf32 f32 conv2d_tf32_cases;
 }
 
 /// A block's tile of y: the product of the gathered pixels and the weights.
 #[inline(always)]
-fn convolution(conv: Conv, x: In<u16>, weight: In<u16>, y: Out<f32>, block: u32) {
+fn convolution<P: Precision>(conv: Conv, x: In<P::Memory>, weight: In<P::Memory>, y: Out<f32>, block: u32) {
     let [c, c_out] = conv.group_channels();
     let pixels = conv.n * conv.output[0] * conv.output[1];
     let k = conv.kernel[0] * conv.kernel[1] * c;
@@ -383,7 +394,7 @@ fn convolution(conv: Conv, x: In<u16>, weight: In<u16>, y: Out<f32>, block: u32)
     // Four channels of a tap at once where no unit of four meets two taps.
     let aligned = (c | conv.c).is_multiple_of(4);
     let lines = [0, 1, 2, 3].map(|i| {
-        let [image, oy, ox] = pixel(conv.output, (row + share_along_k::<Bf16>(i).0).min(pixels - 1));
+        let [image, oy, ox] = pixel(conv.output, (row + share_along_k::<P>(i).0).min(pixels - 1));
         let [y, x] = [0, 1].map(|axis| ([oy, ox][axis] * conv.stride[axis]).wrapping_sub(conv.padding[axis]));
         [image, y, x]
     });
@@ -397,23 +408,17 @@ fn convolution(conv: Conv, x: In<u16>, weight: In<u16>, y: Out<f32>, block: u32)
         inside.then(|| ((image * conv.input[0] + y) * conv.input[1] + x) * conv.c + channel)
     };
     let gather = |at: u32| {
-        load_units::<Bf16>(|i, _, unit| {
+        load_units::<P>(|i, _, unit| {
             if aligned {
-                element(lines[i], at + unit).map_or([0; 4], |i| x.get4(i).map(Bf16::encode))
+                element(lines[i], at + unit).map_or([0; 4], |i| x.get4(i).map(P::encode))
             } else {
-                [0, 1, 2, 3].map(|j| element(lines[i], at + unit + j).map_or(0, |i| Bf16::encode(x.get(i))))
+                [0, 1, 2, 3].map(|j| element(lines[i], at + unit + j).map_or(0, |i| P::encode(x.get(i))))
             }
         })
     };
-    let weights = Operand::<Bf16, false> {
-        data: weight,
-        start: group * c_out,
-        lines: c_out,
-        k,
-        pitch: conv.c_out,
-        first: column,
-    };
-    let sums = product::<Bf16, true, false>(k, gather, |at| weights.load(at));
+    let weights =
+        Operand::<P, false> { data: weight, start: group * c_out, lines: c_out, k, pitch: conv.c_out, first: column };
+    let sums = product::<P, true, false>(k, gather, |at| weights.load(at));
     write(sums, y, [row, pixels], [column, c_out], |row| row * conv.c_out + group * c_out);
 }
 
@@ -436,7 +441,8 @@ mod tests {
             (&matmul_tf32::SPEC, cases::matmul_tf32(Held::Bits)),
             (&matmul_tf32_nt::SPEC, cases::matmul_tf32_nt(Held::Bits)),
             (&matmul_tf32_tn::SPEC, cases::matmul_tf32_tn(Held::Bits)),
-            (&conv2d_bf16::SPEC, cases::convolutions(Held::Bits)),
+            (&conv2d_bf16::SPEC, cases::conv2d_bf16(Held::Bits)),
+            (&conv2d_tf32::SPEC, cases::conv2d_tf32(Held::Bits)),
         ];
         for (kernel, cases) in all {
             for case in cases {

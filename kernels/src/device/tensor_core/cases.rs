@@ -117,75 +117,87 @@ product_cases! {
     matmul_tf32_tn_cases matmul_tf32_tn Tf32 [false false];
 }
 
-pub(super) fn conv2d_bf16_cases() -> Vec<Case> {
-    convolutions(Held::Near)
+/// Elements of x and of the weights.
+fn lengths(shape: &Conv2d) -> (usize, usize) {
+    (shape.n * shape.h * shape.w * shape.c, shape.kh * shape.kw * shape.group_c() * shape.c_out)
 }
 
 /// The shapes of the other convolutions, and one whose channels come in fours.
-pub(super) fn convolutions(held: Held) -> Vec<Case> {
+fn convolutions(held: Held, case: fn(Held, Conv2d, [Vec<f32>; 2]) -> Case) -> Vec<Case> {
     let fours = Conv2d { n: 1, h: 4, w: 5, c: 8, c_out: 8, padding: [1, 1], groups: 2, ..shapes()[0] };
     let fours = Conv2d { kh: 3, kw: 3, stride: [2, 1], ..fours };
     let noisy = shapes().into_iter().chain([fours]).map(|shape| {
         let (x, weight) = lengths(&shape);
-        convolution_case(held, shape, [noise(x, 1), noise(weight, 2)])
+        case(held, shape, [noise(x, 1), noise(weight, 2)])
     });
     // Whole numbers are exact in any order; infinite ones are seen where zeros beyond the taps are not zeros.
     let whole = Conv2d { h: 2, c: 3, c_out: 4, ..shapes()[0] };
     let (x, weight) = lengths(&whole);
     let (mut x, mut weight) = (vec![1.0; x], vec![1.0; weight]);
     (x[0], weight[9]) = (f32::INFINITY, f32::INFINITY);
-    noisy.chain([convolution_case(Held::Bits, whole, [x, weight])]).collect()
+    noisy.chain([case(Held::Bits, whole, [x, weight])]).collect()
 }
 
-/// Elements of x and of the weights.
-fn lengths(shape: &Conv2d) -> (usize, usize) {
-    (shape.n * shape.h * shape.w * shape.c, shape.kh * shape.kw * shape.group_c() * shape.c_out)
-}
+macro_rules! convolution_cases {
+    ($($name:ident $kernel:ident $precision:ident;)+) => {$(
+        pub(super) fn $name() -> Vec<Case> {
+            $kernel(Held::Near)
+        }
 
-fn convolution_case(held: Held, shape: Conv2d, [x, weight]: [Vec<f32>; 2]) -> Case {
-    let (group_c, group_c_out) = (shape.group_c(), shape.group_c_out());
-    let (x, weight) = (Bf16::memory(&x), Bf16::memory(&weight));
-    let (oh, ow) = (shape.oh(), shape.ow());
-    let element = |i: usize| {
-        let (out, ox, oy) = (i % shape.c_out, i / shape.c_out % ow, i / shape.c_out / ow % oh);
-        let image = i / (shape.c_out * ow * oh);
-        let term = |p: usize| {
-            let (ky, kx, channel) = (p / group_c / shape.kw, p / group_c % shape.kw, p % group_c);
-            let y = (oy * shape.stride[0] + ky * shape.dilation[0]).checked_sub(shape.padding[0]);
-            let x_at = (ox * shape.stride[1] + kx * shape.dilation[1]).checked_sub(shape.padding[1]);
-            let pixel = y.zip(x_at).filter(|&(y, x)| y < shape.h && x < shape.w);
-            let channel = out / group_c_out * group_c + channel;
-            let of_x = pixel.map(|(y, x)| ((image * shape.h + y) * shape.w + x) * shape.c + channel);
-            (of_x.map_or(0.0, |i| Bf16::value(x[i])), Bf16::value(weight[p * shape.c_out + out]))
-        };
-        (0..shape.kh * shape.kw * group_c).map(term).collect()
-    };
-    let y = chains(held, 32, (0..shape.n * oh * ow * shape.c_out).map(element).collect());
-    let name = format!("{shape:?}");
-    let Conv2d { n, h, w, c, c_out, kh, kw, stride, padding, dilation, groups } = shape;
-    let [n, h, w, c, c_out, kh, kw, groups] = [n, h, w, c, c_out, kh, kw, groups].map(|n| n as u32);
-    let [[stride_h, stride_w], [pad_h, pad_w], [dil_h, dil_w]] =
-        [stride, padding, dilation].map(|pair| pair.map(|n| n as u32));
-    conv2d_bf16::TestCase {
-        x,
-        weight,
-        y,
-        n,
-        h,
-        w,
-        c,
-        oh: oh as u32,
-        ow: ow as u32,
-        c_out,
-        kh,
-        kw,
-        stride_h,
-        stride_w,
-        pad_h,
-        pad_w,
-        dil_h,
-        dil_w,
-        groups,
-    }
-    .named(name)
+        pub(super) fn $kernel(held: Held) -> Vec<Case> {
+            let case = |held, shape: Conv2d, [x, weight]: [Vec<f32>; 2]| {
+                let (group_c, group_c_out) = (shape.group_c(), shape.group_c_out());
+                let (x, weight) = ($precision::memory(&x), $precision::memory(&weight));
+                let (oh, ow) = (shape.oh(), shape.ow());
+                let depth = (WORDS * $precision::PER_WORD) as usize;
+                let element = |i: usize| {
+                    let (out, ox, oy) = (i % shape.c_out, i / shape.c_out % ow, i / shape.c_out / ow % oh);
+                    let image = i / (shape.c_out * ow * oh);
+                    let term = |p: usize| {
+                        let (ky, kx, channel) = (p / group_c / shape.kw, p / group_c % shape.kw, p % group_c);
+                        let y = (oy * shape.stride[0] + ky * shape.dilation[0]).checked_sub(shape.padding[0]);
+                        let x_at = (ox * shape.stride[1] + kx * shape.dilation[1]).checked_sub(shape.padding[1]);
+                        let pixel = y.zip(x_at).filter(|&(y, x)| y < shape.h && x < shape.w);
+                        let channel = out / group_c_out * group_c + channel;
+                        let of_x = pixel.map(|(y, x)| ((image * shape.h + y) * shape.w + x) * shape.c + channel);
+                        (of_x.map_or(0.0, |i| $precision::value(x[i])), $precision::value(weight[p * shape.c_out + out]))
+                    };
+                    (0..shape.kh * shape.kw * group_c).map(term).collect()
+                };
+                let y = chains(held, depth, (0..shape.n * oh * ow * shape.c_out).map(element).collect());
+                let name = format!("{shape:?}");
+                let Conv2d { n, h, w, c, c_out, kh, kw, stride, padding, dilation, groups } = shape;
+                let [n, h, w, c, c_out, kh, kw, groups] = [n, h, w, c, c_out, kh, kw, groups].map(|n| n as u32);
+                let [[stride_h, stride_w], [pad_h, pad_w], [dil_h, dil_w]] =
+                    [stride, padding, dilation].map(|pair| pair.map(|n| n as u32));
+                super::$kernel::TestCase {
+                    x,
+                    weight,
+                    y,
+                    n,
+                    h,
+                    w,
+                    c,
+                    oh: oh as u32,
+                    ow: ow as u32,
+                    c_out,
+                    kh,
+                    kw,
+                    stride_h,
+                    stride_w,
+                    pad_h,
+                    pad_w,
+                    dil_h,
+                    dil_w,
+                    groups,
+                }
+                .named(name)
+            };
+            convolutions(held, case)
+        }
+    )+};
+}
+convolution_cases! {
+    conv2d_bf16_cases conv2d_bf16 Bf16;
+    conv2d_tf32_cases conv2d_tf32 Tf32;
 }

@@ -1,0 +1,39 @@
+//! The two kinds of numerics.
+
+use crate::{Error, ErrorKind, Result};
+
+/// What a device may do to the order and precision of operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numerics {
+    /// The canonical order of `kernels/NUMERICS.md`: the same bits on every device.
+    Strict,
+    /// Tensor cores and the device's own libraries for contractions of f32, whose operands are rounded to tf32. The
+    /// same bits on the same device, run after run, and no further.
+    Fast,
+}
+
+impl Numerics {
+    /// Lower-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Numerics::Strict => "strict",
+            Numerics::Fast => "fast",
+        }
+    }
+
+    /// The kind of that name.
+    ///
+    /// # Errors
+    /// `Config` when there is none.
+    pub fn parse(name: &str) -> Result<Numerics> {
+        [Numerics::Strict, Numerics::Fast]
+            .into_iter()
+            .find(|numerics| numerics.name() == name)
+            .ok_or_else(|| Error::new(ErrorKind::Config, "numerics", format!("'{name}'")).expected("strict or fast"))
+    }
+
+    /// What a device of that name computes with unless told otherwise: a GPU fast, everything else strict.
+    pub fn default_of(device: &str) -> Numerics {
+        if device.starts_with("cuda") { Numerics::Fast } else { Numerics::Strict }
+    }
+}

@@ -1,0 +1,91 @@
+//! Fast numerics: near the canonical result by the error of tf32, the same bits every time, through kernels alone.
+
+mod common;
+
+use common::noise;
+use selfsame_engine::cpu::CpuDevice;
+use selfsame_engine::ops::{self, Conv2d};
+use selfsame_engine::{Array, Device, Numerics, Result, Rows};
+
+/// Two roundings of operands to 11 bits, on products below 4 and sums of up to `terms`: the worst case.
+fn bound(terms: usize) -> f32 {
+    4.0 * terms as f32 * 2.0 * 2f32.powi(-11)
+}
+
+/// Compares with the CPU; at least one result must differ from it in a bit, or nothing ran on tensor cores.
+#[track_caller]
+fn near(terms: usize, compute: impl Fn(&Device) -> Result<Vec<Array>>) {
+    let open = || Device::open_with("simt", CpuDevice::new(1).unwrap(), Numerics::Fast).unwrap();
+    let values = |device: &Device| -> Vec<Vec<f32>> {
+        let results = compute(device).unwrap_or_else(|e| panic!("{e}"));
+        results.iter().map(|x| x.to_vec().unwrap()).collect()
+    };
+    let (strict, device) = (values(&Device::cpu_with(1).unwrap()), open());
+    let fast = values(&device);
+    assert_eq!(device.gpu().unwrap().host_fallbacks(), []);
+    assert_eq!(fast, values(&open()), "the same bits run after run");
+    assert_ne!(fast, strict, "nothing was rounded to tf32");
+    for (i, (fast, strict)) in fast.iter().zip(&strict).enumerate() {
+        assert_eq!(fast.len(), strict.len());
+        let distance = fast.iter().zip(strict).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(distance <= bound(terms), "result {i}: off by {distance}");
+    }
+}
+
+#[test]
+fn products_in_every_layout() {
+    near(36, |device| {
+        let (a, b) = (noise(&[2, 20, 36], 1, device), noise(&[2, 36, 12], 2, device));
+        let (a_t, b_t) = (a.transpose(1, 2)?.copy()?.transpose(1, 2)?, b.transpose(1, 2)?.copy()?.transpose(1, 2)?);
+        [(&a, &b), (&a, &b_t), (&a_t, &b), (&a_t, &b_t)].into_iter().map(|(a, b)| ops::matmul(a, b)).collect()
+    });
+}
+
+#[test]
+fn products_of_parts_and_vectors() {
+    near(36, |device| {
+        let (a, b) = (noise(&[21, 37], 1, device), noise(&[37, 12], 2, device));
+        Ok(vec![
+            ops::matmul(&a.slice(1, 1, 37)?, &b.slice(0, 1, 37)?)?,
+            ops::matmul(&a.slice(0, 3, 4)?, &b)?,
+            ops::matmul(&a, &b.slice(1, 5, 6)?)?,
+            ops::matmul(&a, &b)?,
+        ])
+    });
+}
+
+#[test]
+fn gradients_of_linear_layers() {
+    near(70 * 3, |device| {
+        let (x, dy) = (noise(&[70, 3, 8], 1, device), noise(&[70, 3, 12], 2, device));
+        Ok(vec![ops::linear_weight_grad(&x, &dy, Rows::of(x.shape(), 0)?)?.total()?])
+    });
+}
+
+#[test]
+fn convolutions_and_their_gradients() {
+    let window = Conv2d { padding: [1, 0], dilation: [1, 2], ..Conv2d::default() };
+    for (options, kernel) in [
+        (window, [3, 2]),
+        (Conv2d { stride: [2, 1], groups: 2, ..window }, [3, 2]),
+        (Conv2d::default(), [1, 1]),
+    ] {
+        near(17 * 49, |device| {
+            let x = noise(&[17, 7, 7, 8], 1, device);
+            let w = noise(&[kernel[0], kernel[1], 8 / options.groups, 4], 2, device);
+            let y = ops::conv2d(&x, &w, &options)?;
+            let dy = noise(y.shape(), 3, device);
+            Ok(vec![
+                ops::conv2d_input_grad(&dy, &w, x.shape(), &options)?,
+                ops::conv2d_weight_grad(&x, &dy, w.shape(), &options, Rows::of(dy.shape(), 0)?)?.total()?,
+                y,
+            ])
+        });
+    }
+}
+
+#[test]
+fn the_cpu_has_no_fast_numerics() {
+    let error = Device::open_with("cpu", CpuDevice::new(1).unwrap(), Numerics::Fast).unwrap_err();
+    assert!(error.sentence().contains("strict"), "{}", error.sentence());
+}
