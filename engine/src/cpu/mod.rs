@@ -5,6 +5,7 @@ mod memory;
 mod pages;
 pub(crate) mod pairs;
 pub(crate) mod samples;
+pub(crate) mod sinkhorn;
 mod workers;
 
 pub use memory::{Block, MemoryPool, MemoryStats};

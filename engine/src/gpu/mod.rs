@@ -23,6 +23,7 @@ pub(crate) mod pool;
 pub(crate) mod random;
 pub(crate) mod rows;
 pub(crate) mod samples;
+pub(crate) mod sinkhorn;
 pub(crate) mod sort;
 mod storage;
 pub(crate) mod update;

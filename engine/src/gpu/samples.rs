@@ -7,7 +7,7 @@ use selfsame_kernels::device::{reduce as r, samples as s};
 use selfsame_kernels::order::NORM_CHUNK;
 
 /// x `[leaves, width]` added up in the tree over its leaves: `[1, width]`.
-fn fold(gpu: &GpuDevice, x: Array, owner: &'static str) -> Result<Array> {
+pub(super) fn fold(gpu: &GpuDevice, x: Array, owner: &'static str) -> Result<Array> {
     let mut x = x;
     loop {
         let [leaves, width] = x.dims()?;

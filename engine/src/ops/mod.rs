@@ -25,6 +25,7 @@ mod random;
 mod reduce;
 mod row_norm;
 mod rows_sum;
+pub(crate) mod sinkhorn;
 mod softmax;
 mod sort;
 #[cfg(test)]
@@ -60,6 +61,9 @@ pub use pool::{
 pub use random::{bernoulli, normal, permutation, uniform};
 pub use reduce::{max, mean, min, prod, sum, sum_to};
 pub use rows_sum::{rows_dot, rows_sum};
+pub use sinkhorn::{
+    CodeScale, Marginal, MarginalError, Sinkhorn, SinkhornDomain, SinkhornResult, SinkhornStop, sinkhorn,
+};
 pub use softmax::{log_softmax, log_softmax_grad, log_sum_exp, softmax, softmax_grad};
 pub use sort::{argmax, argmin, argsort, cumsum, sort, topk};
 pub use update::{add_assign, add_scaled, scale};

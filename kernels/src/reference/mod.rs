@@ -10,6 +10,7 @@ mod convolution;
 mod pairs;
 mod rows;
 mod samples;
+mod sinkhorn;
 
 pub use chain::Chain;
 pub use contraction::contract;
@@ -20,3 +21,4 @@ pub use rows::{
     layer_norm, log_softmax, log_sum_exp, norm_sq, softmax,
 };
 pub use samples::{Moments, Samples, batch_stats, linear_weight_grad, rows_dot, rows_sum};
+pub use sinkhorn::{Sinkhorn, column_sums, column_sums_exp, join_sums_exp, sinkhorn_log, sinkhorn_scaling};
