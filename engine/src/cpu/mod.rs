@@ -3,6 +3,7 @@
 pub(crate) mod contract;
 mod memory;
 mod pages;
+pub(crate) mod passes;
 pub(crate) mod samples;
 mod workers;
 

@@ -89,7 +89,7 @@ impl Workers {
     }
 
     /// Gives part `i` to `task(i, _)`. The locks are never waited for: each part has one task.
-    fn run_parts<P: Send>(&self, parts: impl Iterator<Item = P>, task: impl Fn(usize, P) + Sync) {
+    pub(crate) fn run_parts<P: Send>(&self, parts: impl Iterator<Item = P>, task: impl Fn(usize, P) + Sync) {
         let parts: Vec<Mutex<Option<P>>> = parts.map(|part| Mutex::new(Some(part))).collect();
         self.run(parts.len(), |i| {
             let part = parts[i].lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -16,6 +16,7 @@ pub(crate) mod elementwise;
 pub(crate) mod index;
 pub(crate) mod interpolate;
 pub(crate) mod join;
+pub(crate) mod optim;
 pub(crate) mod pool;
 pub(crate) mod random;
 pub(crate) mod rows;
