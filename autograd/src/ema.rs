@@ -1,18 +1,9 @@
 //! Exponential moving average of one set of parameters into another: momentum encoders, teachers, averaged weights.
 
-use crate::ParamSet;
-use crate::update::{Float, change, with_float};
+use crate::{Param, ParamSet};
+use selfsame_engine::ops::{self, Tensors};
 use selfsame_engine::{Error, ErrorKind, Result, nearest};
-use selfsame_kernels::math::Real;
-use selfsame_kernels::stamp;
-
-stamp! {
-    fn average<T: Float>(momentum: T, share: T, target: &mut [T], source: &[T]) {
-        for (t, &s) in target.iter_mut().zip(source) {
-            *t = Real::mul_add(momentum, *t, share * s);
-        }
-    }
-}
+use selfsame_kernels::optim::Average;
 
 /// `target = momentum·target + (1 - momentum)·source` for every trainable parameter of `target`, matched by path.
 ///
@@ -26,7 +17,7 @@ pub fn ema_update(target: &ParamSet, source: &ParamSet, momentum: f64) -> Result
     if !(0.0..=1.0).contains(&momentum) {
         return Err(Error::new(ErrorKind::Config, "ema", format!("momentum {momentum}")).expected("0 <= momentum <= 1"));
     }
-    let mut pairs = Vec::new();
+    let (mut targets, mut sources) = (Vec::new(), Vec::new());
     for (path, target) in target.trainable() {
         let Some(source) = source.get(path) else {
             let error = Error::new(ErrorKind::Config, "ema", format!("no source parameter '{path}'"))
@@ -45,15 +36,13 @@ pub fn ema_update(target: &ParamSet, source: &ParamSet, momentum: f64) -> Result
             return Err(Error::new(ErrorKind::DType, path, format!("source {}, target {}", s.dtype(), t.dtype()))
                 .expected("equal element types"));
         }
-        pairs.push((target, s));
+        targets.push([target]);
+        sources.push(s);
     }
-    for (target, source) in pairs {
-        with_float!(target, T, {
-            let [momentum, share] = [momentum, 1.0 - momentum].map(<T as Real>::from_f64);
-            change::<T, 1>(target, [&source], |isa, t, [s]| average(isa, momentum, share, t, s))
-        })?;
-    }
-    Ok(())
+    Param::update_rows(&targets, |targets| {
+        let tensors = targets.into_iter().zip(&sources).map(|(written, x)| Tensors { written, read: [x] });
+        ops::average(&mut tensors.collect::<Vec<_>>(), Average { momentum, share: 1.0 - momentum })
+    })
 }
 
 #[cfg(test)]

@@ -37,7 +37,6 @@ mod param_set;
 mod recompute;
 pub mod schedule;
 mod tensor;
-mod update;
 
 pub use apply::{apply, apply1};
 pub use cotangent::Cotangent;

@@ -4,7 +4,7 @@ use crate::Tensor;
 use crate::graph::{Origin, next_seq};
 use selfsame_engine::{Array, Error, ErrorKind, Result};
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 /// What a parameter is for. Weight decay, learning-rate and LARS groups go by role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -112,6 +112,20 @@ impl Param {
         let mut current = self.0.value.write().unwrap_or_else(PoisonError::into_inner);
         current.version += 1;
         write(&mut current.array)
+    }
+
+    /// Changes several parameters in place at once, as [`Param::update`] does one: a row of `written` is what a step
+    /// writes together. Each parameter stands there once.
+    pub(crate) fn update_rows<const N: usize, T>(
+        written: &[[&Param; N]],
+        write: impl FnOnce(Vec<[&mut Array; N]>) -> Result<T>,
+    ) -> Result<T> {
+        let mut rows: Vec<[RwLockWriteGuard<'_, Value>; N]> = written
+            .iter()
+            .map(|row| row.map(|param| param.0.value.write().unwrap_or_else(PoisonError::into_inner)))
+            .collect();
+        rows.iter_mut().flatten().for_each(|value| value.version += 1);
+        write(rows.iter_mut().map(|row| row.each_mut().map(|value| &mut value.array)).collect())
     }
 
     /// How often the value was written.

@@ -8,6 +8,7 @@
 //! - [`philox`]: random numbers keyed by what they are for, never by who draws them.
 //! - [`elementwise`], [`half_precision`], [`lanes`]: stamped slice loops: element functions, storage conversions,
 //!   row reductions.
+//! - [`optim`]: the steps of optimisers, element by element.
 //! - [`order`], [`tree`]: the constants of the canonical order, and the tree over samples.
 //! - [`survey`]: the measured error of the f32 functions, over all inputs if wanted.
 //! - [`mod@reference`]: slow scalar definitions of contraction, convolution, sample reductions and row functions.
@@ -32,6 +33,7 @@ pub mod elementwise;
 pub mod half_precision;
 pub mod kernel;
 pub mod math;
+pub mod optim;
 pub mod order;
 pub mod philox;
 pub mod simt;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use selfsame_autograd::ParamSet;
-use selfsame_autograd::optim::{AdamW, Lars, Optimizer, Sgd};
+use selfsame_autograd::optim::{AdamW, Lamb, LambOptions, Lars, LarsOptions, LarsVariant, Optimizer, Sgd};
 use selfsame_autograd::schedule::Schedule;
 use selfsame_data::Augment;
 use selfsame_data::augment::{Brightness, EvalTransform, GaussianBlur, SimclrAugment};
@@ -61,10 +61,19 @@ pub fn eval_transform(config: &Config) -> Result<Arc<dyn Augment>> {
 pub fn optimizer(config: &Config, params: &ParamSet) -> Result<Box<dyn Optimizer>> {
     let momentum = config.fraction("momentum")?;
     let weight_decay = config.fraction("weight_decay")?;
-    Ok(match config.choice("optimizer", &["sgd", "lars", "adamw"])? {
-        "sgd" => Box::new(Sgd::new(params, momentum, config.bool("nesterov")?, weight_decay)?),
-        "lars" => Box::new(Lars::new(params, momentum, weight_decay, config.positive("trust")?)?),
-        _ => Box::new(AdamW::new(params, (momentum, 0.999), 1e-8, weight_decay)?),
+    let nesterov = config.bool("nesterov")?;
+    Ok(match config.choice("optimizer", &["sgd", "lars", "adamw", "lamb"])? {
+        "sgd" => Box::new(Sgd::new(params, momentum, nesterov, weight_decay)?),
+        "lars" => {
+            let variant = LarsOptions::of(LarsVariant::parse(config.str("lars_variant")?)?);
+            let trust = config.positive("trust")?;
+            Box::new(Lars::new(params, LarsOptions { momentum, nesterov, weight_decay, trust, ..variant })?)
+        }
+        "adamw" => Box::new(AdamW::new(params, (momentum, 0.999), 1e-8, weight_decay)?),
+        _ => {
+            let betas = (momentum, 0.999);
+            Box::new(Lamb::new(params, LambOptions { betas, weight_decay, ..LambOptions::default() })?)
+        }
     })
 }
 
@@ -100,6 +109,8 @@ pub fn learning_rate(config: &Config, steps: u64, steps_per_epoch: u64) -> Resul
 mod tests {
     use super::*;
     use crate::{settings, zoo::simclr};
+    use selfsame_autograd::{Param, Role};
+    use selfsame_engine::{Array, DType};
 
     #[test]
     fn rate_is_scaled_by_the_batch_and_warms_up_by_epochs() {
@@ -115,6 +126,28 @@ mod tests {
         // A warm-up longer than the run fills it.
         config.apply_setting("warmup_epochs=1e9").unwrap();
         assert!(learning_rate(&config, 100, 10).is_ok());
+    }
+
+    #[test]
+    fn every_form_of_lars_is_made_by_its_name() {
+        let device = selfsame_engine::Device::cpu_with(1).unwrap();
+        let weight = Array::zeros(&[2, 2], DType::F32, &device).unwrap();
+        let weight = Param::new("w", Role::Weight, weight);
+        let params = ParamSet::collect(|v| v.param("w", &weight)).unwrap();
+        let made = |settings: &[&str]| {
+            let mut config = settings::defaults(&simclr::SPEC).unwrap();
+            settings.iter().for_each(|setting| config.apply_setting(setting).unwrap());
+            optimizer(&config, &params).map(drop)
+        };
+        for variant in LarsVariant::ALL {
+            made(&["optimizer=lars", &format!("lars_variant={}", variant.name())]).unwrap();
+        }
+        made(&["optimizer=lamb"]).unwrap();
+        for settings in [["optimizer=lars", "lars_variant=lamb"], ["optimizer=larc", "nesterov=true"]] {
+            assert_eq!(made(&settings).unwrap_err().kind(), ErrorKind::Config);
+        }
+        let refused = made(&["optimizer=lars", "lars_variant=barlow-twins", "nesterov=true"]);
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Config);
     }
 
     #[test]

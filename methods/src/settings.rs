@@ -30,13 +30,14 @@ blur = 0.0              # probability of Gaussian blur: 0.5 for ImageNet, 0 for 
 
 epochs = 100            # passes over the data
 batch = 256             # images per step; the last incomplete batch of an epoch is dropped
-optimizer = "sgd"       # sgd, adamw, or lars (from batches of 1024 on)
+optimizer = "sgd"       # sgd, adamw, or lars or lamb (from batches of 1024 on)
 lr = 0.12               # peak learning rate for a batch of 256
 lr_scaling = "linear"   # lr grows with batch / 256: linear, sqrt, or none
-momentum = 0.9          # of the optimiser; adamw's first beta
-nesterov = false        # sgd looks ahead along its momentum
+momentum = 0.9          # of the optimiser; the first beta of adamw and lamb
+nesterov = false        # sgd, and lars where its variant offers it, look ahead along their momentum
+lars_variant = "simclr-classic" # form of lars, after the code that uses it: docs/lars.md
 trust = 0.001           # trust coefficient of lars
-weight_decay = 1e-4     # on weights; never on biases and norms
+weight_decay = 1e-4     # on weights; on biases and norms in those variants of lars alone that exclude none
 warmup_epochs = 5.0     # linear warm-up to the peak; cosine to 0 after it, per step
 
 eval_every = 10         # epochs between kNN evaluations during training; 0: only at the end

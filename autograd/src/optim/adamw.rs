@@ -3,12 +3,11 @@
 //! w = (1 - lr·wd)·w - lr/(1 - b1ᵗ)·m / (√(v/(1 - b2ᵗ)) + eps).
 
 use super::slots::Slots;
-use super::{Optimizer, StepStats, updates};
-use crate::update::{Float, change, change2, with_float};
+use super::{Optimizer, StepStats, Updates, norm};
 use crate::{Grads, ParamSet, ParamVisitor, Role};
-use selfsame_engine::{Array, Result};
+use selfsame_engine::{Result, ops};
 use selfsame_kernels::math::Real;
-use selfsame_kernels::stamp;
+use selfsame_kernels::optim;
 
 /// Adam with decoupled weight decay.
 pub struct AdamW {
@@ -43,42 +42,21 @@ impl AdamW {
     }
 }
 
-stamp! {
-    fn moments<T: Float>(b1: T, b2: T, m: &mut [T], v: &mut [T], g: &[T]) {
-        for ((m, v), &g) in m.iter_mut().zip(v).zip(g) {
-            *m = Real::mul_add(b1, *m, (T::ONE - b1) * g);
-            *v = Real::mul_add(b2, *v, (T::ONE - b2) * (g * g));
-        }
-    }
-
-    fn walk<T: Float>(keep: T, rate: T, correction: T, eps: T, w: &mut [T], m: &[T], v: &[T]) {
-        for ((w, &m), &v) in w.iter_mut().zip(m).zip(v) {
-            let direction = m / (Real::sqrt(v / correction) + eps);
-            *w = Real::mul_add(-rate, direction, keep * *w);
-        }
-    }
-}
-
 impl Optimizer for AdamW {
     fn step(&mut self, params: &ParamSet, grads: &Grads, lr: f64) -> Result<StepStats> {
-        let (updates, stats) = updates(params, grads)?;
-        for u in updates {
-            let (first, second, count) = (self.first.get(u.path)?, self.second.get(u.path)?, self.count.get(u.path)?);
-            let t = count.array().item::<i64>()? + 1;
-            count.set(Array::scalar(t, count.array().device())?)?;
-            let [correction1, correction2] = [self.betas.0, self.betas.1].map(|b| 1.0 - Real::pow(b, t as f64));
-            let decay = if (self.decays)(u.param.role()) { self.weight_decay } else { 0.0 };
-            with_float!(u.param, T, {
-                let [b1, b2] = [self.betas.0, self.betas.1].map(<T as Real>::from_f64);
-                change2::<T>(first, second, &u.gradient, |isa, m, v, g| moments(isa, b1, b2, m, v, g))?;
-                let [keep, rate, correction, eps] =
-                    [1.0 - lr * decay, lr / correction1, correction2, self.eps].map(<T as Real>::from_f64);
-                change::<T, 2>(u.param, [&first.array(), &second.array()], |isa, w, [m, v]| {
-                    walk(isa, keep, rate, correction, eps, w, m, v);
-                })
-            })?;
+        let updates = Updates::new(params, grads)?;
+        let rows = updates.with_states([&self.first, &self.second])?;
+        let grad_norm = updates.check()?;
+        let mut steps = Vec::with_capacity(rows.len());
+        for (path, param) in updates.paths.iter().zip(&updates.params) {
+            let t = self.count.count(path)? as f64;
+            let decay = if (self.decays)(param.role()) { self.weight_decay } else { 0.0 };
+            let (b1, b2) = self.betas;
+            let (keep, rate) = (1.0 - lr * decay, lr / (1.0 - Real::pow(b1, t)));
+            steps.push(optim::AdamW { b1, b2, keep, rate, correction: 1.0 - Real::pow(b2, t), eps: self.eps });
         }
-        Ok(stats)
+        let squares = updates.write(&rows, |tensors| ops::adamw_step(tensors, &steps))?;
+        Ok(StepStats { grad_norm, param_norm: norm(&squares), trust_ratios: Vec::new() })
     }
 
     fn visit(&self, v: &mut dyn ParamVisitor) {

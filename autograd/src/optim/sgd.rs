@@ -3,12 +3,10 @@
 //! The learning rate stays outside the buffer; dampening is not offered.
 
 use super::slots::Slots;
-use super::{Optimizer, StepStats, updates};
-use crate::update::{Float, change2, with_float};
+use super::{Optimizer, StepStats, Updates, norm};
 use crate::{Grads, ParamSet, ParamVisitor, Role};
-use selfsame_engine::Result;
-use selfsame_kernels::math::Real;
-use selfsame_kernels::stamp;
+use selfsame_engine::{Result, ops};
+use selfsame_kernels::optim;
 
 /// SGD with momentum, optional Nesterov form, and weight decay added to the gradient.
 pub struct Sgd {
@@ -33,33 +31,19 @@ impl Sgd {
     }
 }
 
-stamp! {
-    fn sgd<T: Float>(momentum: T, ahead: T, decay: T, lr: T, w: &mut [T], v: &mut [T], g: &[T]) {
-        for ((w, v), &g) in w.iter_mut().zip(v).zip(g) {
-            let g = Real::mul_add(decay, *w, g);
-            *v = Real::mul_add(momentum, *v, g);
-            // Without the look-ahead the step is the buffer itself.
-            let step = if ahead == T::ZERO { *v } else { Real::mul_add(ahead, *v, g) };
-            *w = Real::mul_add(-lr, step, *w);
-        }
-    }
-}
-
 impl Optimizer for Sgd {
     fn step(&mut self, params: &ParamSet, grads: &Grads, lr: f64) -> Result<StepStats> {
-        let (updates, stats) = updates(params, grads)?;
-        for u in updates {
-            let decay = if (self.decays)(u.param.role()) { self.weight_decay } else { 0.0 };
-            let ahead = if self.nesterov { self.momentum } else { 0.0 };
-            let velocity = self.velocity.get(u.path)?;
-            with_float!(u.param, T, {
-                let [momentum, ahead, decay, lr] = [self.momentum, ahead, decay, lr].map(<T as Real>::from_f64);
-                change2::<T>(u.param, velocity, &u.gradient, |isa, w, v, g| {
-                    sgd(isa, momentum, ahead, decay, lr, w, v, g);
-                })
-            })?;
-        }
-        Ok(stats)
+        let updates = Updates::new(params, grads)?;
+        let rows = updates.with_state(&self.velocity)?;
+        let grad_norm = updates.check()?;
+        let steps = updates.each(|param| optim::Sgd {
+            decay: if (self.decays)(param.role()) { self.weight_decay } else { 0.0 },
+            momentum: self.momentum,
+            ahead: if self.nesterov { self.momentum } else { 0.0 },
+            lr,
+        });
+        let squares = updates.write(&rows, |tensors| ops::sgd_step(tensors, &steps))?;
+        Ok(StepStats { grad_norm, param_norm: norm(&squares), trust_ratios: Vec::new() })
     }
 
     fn visit(&self, v: &mut dyn ParamVisitor) {

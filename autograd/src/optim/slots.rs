@@ -43,6 +43,15 @@ impl Slots {
         })
     }
 
+    /// The number of updates of the parameter at `path` with the next one, which is counted.
+    pub(super) fn count(&self, path: &str) -> Result<i64> {
+        let counter = self.get(path)?;
+        let before = counter.array();
+        let t = before.item::<i64>()? + 1;
+        counter.set(Array::scalar(t, before.device())?)?;
+        Ok(t)
+    }
+
     /// Zeroes the buffer of the parameter at `path`.
     pub(super) fn reset(&self, path: &str) -> Result<()> {
         let slot = self.get(path)?;

@@ -4,6 +4,7 @@ pub(crate) mod contract;
 mod memory;
 mod pages;
 pub(crate) mod pairs;
+pub(crate) mod passes;
 pub(crate) mod samples;
 pub(crate) mod sinkhorn;
 mod workers;

@@ -19,6 +19,7 @@ mod fast;
 pub(crate) mod index;
 pub(crate) mod interpolate;
 pub(crate) mod join;
+pub(crate) mod optim;
 pub(crate) mod pool;
 pub(crate) mod random;
 pub(crate) mod rows;

@@ -19,6 +19,7 @@ mod linear;
 mod matmul;
 mod norm;
 pub(crate) mod operand;
+mod optim;
 mod pairs;
 mod pool;
 mod random;
@@ -51,6 +52,10 @@ pub use layer_norm::{layer_norm, layer_norm_grad, layer_norm_normalized};
 pub use linear::linear_weight_grad;
 pub use matmul::matmul;
 pub use norm::{dot, norm_sq};
+pub use optim::{
+    Tensors, adamw_step, average, decayed_squares, lamb_moments, lamb_walk, lars_step, lars_velocity, lars_walk, norms_sq,
+    sgd_step,
+};
 pub use pairs::{
     Excluded, PairRows, PairSide, PairStatistics, PairTerm, pair_rows, pair_rows_and_columns, pair_rows_and_columns_grad,
     pair_rows_grad, pair_rows_symmetric, pair_rows_symmetric_grad,
