@@ -147,7 +147,7 @@ stamp! {
 
     fn multiply<T: Real>(factor: T, x: &mut [T]) {
         for x in x {
-            *x = *x * factor;
+            *x *= factor;
         }
     }
 
