@@ -5,6 +5,7 @@
 mod conv;
 mod gemm;
 mod loss;
+mod optim;
 mod step;
 
 use std::time::Instant;
@@ -45,6 +46,8 @@ pub(crate) enum Section {
     Step,
     /// NT-Xent, forward and backward
     Loss,
+    /// Steps of optimisers over ResNet-50's parameters
+    Optim,
 }
 
 /// One timed case.
@@ -113,6 +116,7 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
         (Section::Gemm, gemm::run as fn(&Bench<'_>) -> Result<Vec<Timing>>),
         (Section::Conv, conv::run),
         (Section::Loss, loss::run),
+        (Section::Optim, optim::run),
         (Section::Step, step::run),
     ] {
         if wanted(section) {
