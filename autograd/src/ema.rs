@@ -27,7 +27,8 @@ pub fn ema_update(target: &ParamSet, source: &ParamSet, momentum: f64) -> Result
                 None => error,
             });
         };
-        let (t, s) = (target.array(), source.array());
+        let t = target.array();
+        let s = source.array().to_device(t.device())?;
         if t.shape() != s.shape() {
             return Err(Error::new(ErrorKind::Shape, path, format!("source {:?}, target {:?}", s.shape(), t.shape()))
                 .expected("equal shapes"));

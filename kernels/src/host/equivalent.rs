@@ -82,6 +82,7 @@ sources! {
     CLUSTER "device/cluster.rs";
     DEPTHWISE "device/depthwise.rs";
     LAYOUT "device/layout.rs";
+    OPTIM "device/optim.rs";
     REDUCE "device/reduce.rs";
     ROW "device/reduce/row.rs";
     ROW_BLOCK "device/reduce/row/block.rs";
@@ -91,7 +92,6 @@ sources! {
     SORT "device/sort.rs";
     TENSOR_CORE "device/tensor_core.rs";
     TILE "device/tile.rs";
-    UPDATE "device/update.rs";
 }
 
 macro_rules! equivalents {
@@ -194,8 +194,6 @@ pub static EQUIVALENT: &[Equivalent] = equivalents! {
     SORT: Strided [EndPlus] "strided(0, cols, TILE)" => "a tile behind the last column has no elements";
     SORT: SyncWarp [Removed] "sync_warp(ALL_LANES); }" of ["cumsum_rows"]
         => "the last of the loop's three: what a lane read of the tile, it alone writes in the next turn";
-    UPDATE: Strided [EndMinus] "strided(lane, fours, 4 * STEP)"
+    OPTIM: Strided [EndMinus] "strided(lane, fours, 4 * STEP)"
         => "the end is a multiple of 64 and a lane's position is below 16 modulo 64: none is the last alone";
-    UPDATE: Read [IndexPlus] "get(middle)"
-        => "the search ends at an earlier segment, from which `of` steps on to the right one";
 };

@@ -6,6 +6,7 @@ mod conv;
 mod gemm;
 mod loss;
 mod sinkhorn;
+mod optim;
 mod step;
 
 use std::time::Instant;
@@ -48,6 +49,8 @@ pub(crate) enum Section {
     Loss,
     /// SwAV's codes of a batch of 4096 over 3000 prototypes
     Sinkhorn,
+    /// Steps of optimisers over ResNet-50's parameters
+    Optim,
 }
 
 /// One timed case.
@@ -117,6 +120,7 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
         (Section::Conv, conv::run),
         (Section::Loss, loss::run),
         (Section::Sinkhorn, sinkhorn::run),
+        (Section::Optim, optim::run),
         (Section::Step, step::run),
     ] {
         if wanted(section) {

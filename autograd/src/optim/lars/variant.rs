@@ -289,7 +289,7 @@ variants! {
         ..PYTORCH
     };
     /// The reference of MLPerf in TensorFlow 2, with Keras's epsilon.
-    MlperfTf "mlperf-tf", "mlcommons/training lars_optimizer.py", LarsRule {
+    MlperfTf "mlperf-tf", "mlcommons/training image_classification/tensorflow2/lars_optimizer.py", LarsRule {
         eps: 1e-7, scaling: Scaling::BothBefore, excluded: Excluded::BiasesAndNorms, ..PYTORCH
     };
     /// tinygrad with its default momentum.
