@@ -237,6 +237,9 @@ impl Views {
     }
 }
 
+/// The values of [`Embeddings`].
+pub(crate) type NamedArrays = Vec<(String, Array)>;
+
 /// Named tensors whose axis 0 counts the images of a part of the batch, in order.
 #[derive(Clone, Default)]
 pub struct Embeddings(Vec<(String, Tensor)>);
@@ -282,7 +285,7 @@ impl Embeddings {
     }
 
     /// The values, which must be of `images` images.
-    pub(crate) fn arrays(&self, images: usize) -> Result<Vec<(String, Array)>> {
+    pub(crate) fn arrays(&self, images: usize) -> Result<NamedArrays> {
         let array = |(name, z): (&str, &Tensor)| {
             if z.shape().first() != Some(&images) {
                 return Err(Error::new(ErrorKind::Shape, format!("embedding '{name}'"), format!("{:?}", z.shape()))
@@ -294,7 +297,7 @@ impl Embeddings {
     }
 
     /// Those of consecutive parts as one, made tensors by `tensor`.
-    pub(crate) fn concat(parts: &[Vec<(String, Array)>], tensor: fn(Array) -> Tensor) -> Result<Embeddings> {
+    pub(crate) fn concat(parts: &[NamedArrays], tensor: fn(Array) -> Tensor) -> Result<Embeddings> {
         let Some(first) = parts.first() else { return Ok(Embeddings::default()) };
         let mut all = Embeddings::default();
         for (i, (name, _)) in first.iter().enumerate() {

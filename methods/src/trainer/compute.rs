@@ -23,7 +23,7 @@ use selfsame_engine::{Array, Comm, Device, Error, ErrorKind, Result, ops};
 use selfsame_models::{Ctx, Updates};
 
 use super::{Clock, Cut, scalar};
-use crate::method::{Embeddings, Method, Step, Views};
+use crate::method::{Embeddings, Method, NamedArrays, Step, Views};
 
 /// One step's work: shared by the threads that do it.
 pub(super) struct Job<'a> {
@@ -61,6 +61,15 @@ struct Part {
     objective: Option<(Objective, Grads)>,
     forward: Duration,
     backward: Duration,
+}
+
+/// What the objective gave on a rank's embeddings.
+struct Evaluated {
+    objective: Objective,
+    /// Of the parameters that it uses itself.
+    grads: Grads,
+    /// Of each embedding.
+    dz: Vec<Option<Array>>,
 }
 
 /// A micro-batch that advances together with all others.
@@ -138,7 +147,7 @@ impl Job<'_> {
             updates.merge(cx.take_updates())?;
         }
         let cx = context(&micro[0]);
-        let (objective, dz) = self.objective(&embedded, &targets, &cx)?;
+        let Evaluated { objective, grads: own, dz } = self.objective(&embedded, &targets, &cx)?;
         updates.merge(cx.take_updates())?;
         drop((embedded, targets));
         let forward = clock.lap();
@@ -149,7 +158,7 @@ impl Job<'_> {
             let z = self.method.embed(&views.part(images, device)?, &context(images).apart(true))?;
             grads.merge(backward(z, &dz, images.start - first..images.end - first)?)?;
         }
-        Ok(Part { grads, updates, objective: Some(objective), forward, backward: clock.lap() })
+        Ok(Part { grads, updates, objective: Some((objective, own)), forward, backward: clock.lap() })
     }
 
     /// All micro-batches, in global order.
@@ -191,9 +200,9 @@ impl Job<'_> {
         if let Some(ranks) = ranks {
             let cx = (self.context)().comm(Arc::new(ranks)).first_image(first);
             let (embedded, targets): (Vec<_>, Vec<_>) = all.into_iter().unzip();
-            let (made, gradients) = self.objective(&embedded, &targets, &cx)?;
+            let evaluated = self.objective(&embedded, &targets, &cx)?;
             updates.merge(cx.take_updates())?;
-            (objective, dz) = (Some(made), Some(gradients));
+            (objective, dz) = (Some((evaluated.objective, evaluated.grads)), Some(evaluated.dz));
         }
         let dz = peers.exchange(dz)?.into_iter().flatten().next().expect("a rank's first micro-batch has given it");
         let forward = clock.lap();
@@ -201,20 +210,14 @@ impl Job<'_> {
         Ok(Part { grads, updates, objective, forward, backward: clock.lap() })
     }
 
-    /// The objective on a rank's embeddings, the gradients of its own parameters, and those of each embedding.
-    #[expect(clippy::type_complexity, reason = "a pair of results, used twice")]
-    fn objective(
-        &self,
-        embedded: &[Vec<(String, Array)>],
-        targets: &[Vec<(String, Array)>],
-        cx: &Ctx,
-    ) -> Result<((Objective, Grads), Vec<Option<Array>>)> {
+    /// The objective on a rank's embeddings, those of its micro-batches in order.
+    fn objective(&self, embedded: &[NamedArrays], targets: &[NamedArrays], cx: &Ctx) -> Result<Evaluated> {
         let z = Embeddings::concat(embedded, Tensor::leaf)?;
         let all = z.clone().and(Embeddings::concat(targets, Tensor::constant)?)?;
         let (loss, objective) = evaluated(self.method.objective(&all, cx)?)?;
         let grads = loss.backward()?;
         let dz = z.iter().map(|(_, z)| grads.get(z)).collect::<Result<_>>()?;
-        Ok(((objective, grads), dz))
+        Ok(Evaluated { objective, grads, dz })
     }
 
     /// The parts as one, in global order.
@@ -238,9 +241,8 @@ impl Job<'_> {
             Some(all) => Some(ops::concat(all, 0)?),
             None => None,
         };
-        // Every rank has the same loss.
-        let first = objectives.swap_remove(0);
-        let objective = Objective { embeddings, ..first };
+        // Every rank has the same loss, and there is at least one rank.
+        let objective = Objective { embeddings, ..objectives.swap_remove(0) };
         Ok(Computed { objective, grads, updates, forward: times.0, backward: times.1 })
     }
 }
