@@ -15,6 +15,7 @@ pub mod interpolate;
 pub mod layout;
 pub mod matmul;
 pub mod norms;
+pub mod pairs;
 pub mod pool;
 pub mod random;
 pub mod reduce;
@@ -47,6 +48,7 @@ pub static FAMILIES: &[(&str, &[&KernelSpec])] = &[
     ("layout", layout::KERNELS),
     ("matmul", matmul::KERNELS),
     ("norms", norms::KERNELS),
+    ("pairs", pairs::KERNELS),
     ("pool", pool::KERNELS),
     ("random", random::KERNELS),
     ("reduce", reduce::KERNELS),
