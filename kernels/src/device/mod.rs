@@ -16,6 +16,7 @@ pub mod layout;
 pub mod matmul;
 pub mod norms;
 pub mod optim;
+pub mod pairs;
 pub mod pool;
 pub mod random;
 pub mod reduce;
@@ -49,6 +50,7 @@ pub static FAMILIES: &[(&str, &[&KernelSpec])] = &[
     ("matmul", matmul::KERNELS),
     ("norms", norms::KERNELS),
     ("optim", optim::KERNELS),
+    ("pairs", pairs::KERNELS),
     ("pool", pool::KERNELS),
     ("random", random::KERNELS),
     ("reduce", reduce::KERNELS),

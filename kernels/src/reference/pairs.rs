@@ -42,7 +42,7 @@ pub struct PairRow<T> {
     /// Sum of fma(e, dot, .), e as in `sum`: over `sum` it is the mean dot product under the softmax, which is the
     /// derivative of `value` with respect to `scale`.
     pub weighted_dot: T,
-    /// The column of the largest dot product, the first of equals. None if no column is taken.
+    /// The column of the largest dot product, the first of equals; NaN is below all numbers. None if no column is taken.
     pub top: Option<usize>,
 }
 
@@ -68,7 +68,8 @@ pub fn pair_rows<T: Real>(
         let taken = |j: usize| !excluded(i, j);
         let blocks = (0..n.div_ceil(CHUNK)).map(|b| block(b * CHUNK..n.min((b + 1) * CHUNK), dot, term, &taken));
         let joined = blocks.reduce(|a, b| join(&a, &b, term));
-        let top = (0..n).filter(|&j| taken(j)).reduce(|best, j| if dot[j] > dot[best] { j } else { best });
+        let better = |j: usize, best: usize| dot[j] > dot[best] || dot[best].is_nan() && !dot[j].is_nan();
+        let top = (0..n).filter(|&j| taken(j)).reduce(|best, j| if better(j, best) { j } else { best });
         let Some(Block { largest, value, sum, weighted_dot }) = joined.filter(|_| top.is_some()) else {
             let value = if matches!(term, PairTerm::Softplus { .. }) { T::ZERO } else { T::NEG_INFINITY };
             return PairRow { value, sum: T::ZERO, weighted_dot: T::ZERO, top };
@@ -153,11 +154,9 @@ fn block<T: Real>(
         lane[0]
     };
     let largest = match term {
-        PairTerm::Exp { scale } => lanes(
-            T::NEG_INFINITY,
-            &|max, j| if taken(j) { Real::max(max, dot[j] * scale) } else { max },
-            &Real::max,
-        ),
+        PairTerm::Exp { scale } => {
+            lanes(T::NEG_INFINITY, &|max, j| if taken(j) { Real::max(max, dot[j] * scale) } else { max }, &Real::max)
+        }
         _ => T::NEG_INFINITY,
     };
     let e = |j: usize| match term {
@@ -253,7 +252,11 @@ mod tests {
                     value(&q, &k, dims, term)
                 };
                 let slope = (moved(step) - moved(-step)) / (2.0 * step);
-                assert!((slope - gradient[at]).abs() < 1e-6 * slope.abs().max(1.0), "{term:?} {slope} {}", gradient[at]);
+                assert!(
+                    (slope - gradient[at]).abs() < 1e-6 * slope.abs().max(1.0),
+                    "{term:?} {slope} {}",
+                    gradient[at]
+                );
             }
         }
     }

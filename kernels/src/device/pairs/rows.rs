@@ -1,0 +1,129 @@
+//! What is known of a row: by lane, by block of columns, and of all columns so far.
+
+use super::term::{Form, NONE};
+use crate::device::tile::unroll;
+use crate::math::Real;
+use crate::simt::*;
+
+/// The largest dot product and its column.
+#[derive(Clone, Copy)]
+pub(super) struct Top {
+    pub(super) dot: f32,
+    pub(super) column: u32,
+}
+
+impl Top {
+    /// No column: any other is better.
+    pub(super) const NONE: Top = Top { dot: f32::NAN, column: NONE };
+
+    /// The better one: numbers before NaN, the larger before the smaller, of equals the lower column. A total order, so
+    /// the best of many is the same whichever way they are compared.
+    #[inline(always)]
+    pub(super) fn better(self, other: Top) -> Top {
+        let (nan, other_nan) = (Real::is_nan(self.dot), Real::is_nan(other.dot));
+        let tie = (other.dot == self.dot) | (nan & other_nan);
+        let wins = (other.dot > self.dot) | (nan & !other_nan) | (tie & (other.column < self.column));
+        if wins { other } else { self }
+    }
+}
+
+/// The sums over a block of columns, or over all blocks so far.
+#[derive(Clone, Copy)]
+pub(super) struct Sums {
+    /// [`Form::ONLINE`]: the largest x; [`Form::SOFTPLUS`]: the sum of softplus.
+    pub(super) lead: f32,
+    pub(super) sum: f32,
+    pub(super) weighted_dot: f32,
+    pub(super) top: Top,
+}
+
+impl Sums {
+    /// Those of no column.
+    #[inline(always)]
+    pub(super) fn new<F: Form>() -> Sums {
+        Sums { lead: if F::ONLINE { f32::NEG_INFINITY } else { 0.0 }, sum: 0.0, weighted_dot: 0.0, top: Top::NONE }
+    }
+
+    /// These columns and the next block.
+    #[inline(always)]
+    pub(super) fn join(self, next: Sums, online: bool) -> Sums {
+        let top = self.top.better(next.top);
+        if !online {
+            return Sums {
+                lead: self.lead + next.lead,
+                sum: self.sum + next.sum,
+                weighted_dot: self.weighted_dot + next.weighted_dot,
+                top,
+            };
+        }
+        let lead = Real::max(self.lead, next.lead);
+        let rescale = |x: f32| if x == lead { 1.0 } else { Real::exp(x - lead) };
+        let (of_self, of_next) = (rescale(self.lead), rescale(next.lead));
+        Sums {
+            lead,
+            sum: Real::mul_add(next.sum, of_next, self.sum * of_self),
+            weighted_dot: Real::mul_add(next.weighted_dot, of_next, self.weighted_dot * of_self),
+            top,
+        }
+    }
+
+    /// Takes the next pair of a lane: its dot product, e and softplus (0 where there is none). A pair that is left out
+    /// counts as e = 0.
+    #[inline(always)]
+    pub(super) fn take(&mut self, dot: f32, e: f32, softplus: f32, column: u32, taken: bool) {
+        let e = if taken { e } else { 0.0 };
+        self.lead += if taken { softplus } else { 0.0 };
+        self.sum += e;
+        self.weighted_dot = Real::mul_add(e, dot, self.weighted_dot);
+        if taken {
+            self.top = self.top.better(Top { dot, column });
+        }
+    }
+
+    /// Folds the 16 lanes of this half warp in canonical order. `lead` is folded where it is a sum.
+    #[inline(always)]
+    pub(super) fn fold<F: Form>(self) -> Sums {
+        let mut top = self.top;
+        unroll!(level in 0..4 => {
+            let lanes = 8 >> level as u32;
+            let other = Top { dot: shuffle_xor(ALL_LANES, top.dot, lanes), column: shuffle_xor(ALL_LANES, top.column, lanes) };
+            top = top.better(other);
+        });
+        Sums {
+            lead: if F::SOFTPLUS { half_warp_sum(ALL_LANES, self.lead) } else { self.lead },
+            sum: half_warp_sum(ALL_LANES, self.sum),
+            weighted_dot: half_warp_sum(ALL_LANES, self.weighted_dot),
+            top,
+        }
+    }
+}
+
+/// A maximum as shift: 0 where it is infinite or NaN.
+#[inline(always)]
+pub(super) fn shift_of(largest: f32) -> f32 {
+    if Real::is_finite(largest) { largest } else { 0.0 }
+}
+
+/// Where results of parts are kept: planes (lead, sum, weighted dot, dot of the top) `[4, parts, rows]`, and the columns
+/// of the tops `[parts, rows]`.
+#[derive(Clone, Copy)]
+pub(super) struct Parts {
+    pub(super) sums: Out<f32>,
+    pub(super) tops: Out<u32>,
+    pub(super) count: u32,
+    pub(super) rows: u32,
+}
+
+impl Parts {
+    /// Writes a part of a row.
+    #[inline(always)]
+    pub(super) fn set(&self, part: u32, row: u32, sums: Sums) {
+        let at = part * self.rows + row;
+        let plane = self.count * self.rows;
+        self.sums.set(at, sums.lead);
+        self.sums.set(plane + at, sums.sum);
+        self.sums.set(2 * plane + at, sums.weighted_dot);
+        self.sums.set(3 * plane + at, sums.top.dot);
+        self.tops.set(at, sums.top.column);
+    }
+}
