@@ -1,6 +1,7 @@
 //! Element updates of parameters in place, parallel over fixed chunks.
 
 use crate::Param;
+use selfsame_engine::profile::Work;
 use selfsame_engine::{Array, Element, Result};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::math::Real;
@@ -25,6 +26,7 @@ pub(crate) fn change<T: Element, const N: usize>(
     param.update(|w| {
         let device = w.device().clone();
         let cpu = device.host();
+        let _span = device.span("update", || Work::moving((2 + N) * w.numel() * w.dtype().size()));
         cpu.workers().run_chunks(w.make_mut::<T>()?, TASK, |i, w| {
             change(cpu.isa(), w, slices.map(|x| &x[i * TASK..][..w.len()]));
         });
@@ -48,6 +50,7 @@ pub(crate) fn change2<T: Element>(
         b.update(|b| {
             let device = a.device().clone();
             let cpu = device.host();
+            let _span = device.span("update", || Work::moving(5 * a.numel() * a.dtype().size()));
             cpu.workers().run_chunks2((a.make_mut::<T>()?, TASK), (b.make_mut::<T>()?, TASK), |i, a, b| {
                 change(cpu.isa(), a, b, &g[i * TASK..][..a.len()])
             });

@@ -4,6 +4,7 @@
 //! - [`Device`], [`cpu`] and [`gpu`]: where they run.
 //! - [`rows`]: reductions over samples, whose bits do not depend on how a batch is cut.
 //! - [`TensorFile`] and [`hash`]: arrays in files, and what identifies their content.
+//! - [`profile`]: what ran when, at what share of the machine's roof, and who holds the memory.
 //! - [`comm`]: collectives between ranks, in canonical order.
 
 mod array;
@@ -18,6 +19,7 @@ pub mod hash;
 mod layout;
 mod names;
 pub mod ops;
+pub mod profile;
 pub mod rows;
 mod tensor_file;
 

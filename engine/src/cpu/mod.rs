@@ -4,11 +4,14 @@ pub(crate) mod contract;
 mod memory;
 mod pages;
 pub(crate) mod samples;
+mod shelf;
 mod workers;
 
 pub use memory::{Block, MemoryPool, MemoryStats};
+pub(crate) use shelf::{Shelf, size_class};
 pub use workers::Workers;
 
+use crate::profile::Profiler;
 use crate::{Error, ErrorKind, Result};
 use selfsame_kernels::isa::Isa;
 use std::fmt;
@@ -25,6 +28,7 @@ struct Inner {
     memory: Arc<MemoryPool>,
     isa: Isa,
     finite_checks: AtomicBool,
+    profiler: Arc<Profiler>,
 }
 
 impl CpuDevice {
@@ -41,9 +45,15 @@ impl CpuDevice {
     /// # Errors
     /// As for [`CpuDevice::new`].
     pub fn with_isa(threads: usize, isa: Isa) -> Result<CpuDevice> {
-        let (workers, memory) = (Workers::new(threads)?, Arc::new(MemoryPool::default()));
-        let scratch = contract::Scratch::default();
-        Ok(CpuDevice(Arc::new(Inner { workers, scratch, memory, isa, finite_checks: AtomicBool::new(false) })))
+        let profiler = Arc::new(Profiler::default());
+        Ok(CpuDevice(Arc::new(Inner {
+            workers: Workers::new(threads, Arc::clone(&profiler))?,
+            scratch: contract::Scratch::default(),
+            memory: Arc::new(MemoryPool::default()),
+            isa,
+            finite_checks: AtomicBool::new(false),
+            profiler,
+        })))
     }
 
     /// A device with one thread per core that this process may use.
@@ -75,6 +85,17 @@ impl CpuDevice {
     /// Whether operations check what they compute.
     pub fn checks_finite(&self) -> bool {
         self.0.finite_checks.load(Ordering::Relaxed)
+    }
+
+    /// The profiler.
+    #[inline]
+    pub fn profiler(&self) -> &Arc<Profiler> {
+        &self.0.profiler
+    }
+
+    /// Bytes that contractions hold for packed operands and tiles, beside what arrays hold.
+    pub fn scratch_bytes(&self) -> usize {
+        self.0.scratch.held()
     }
 
     /// What contractions run on.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use selfsame_autograd::ParamSet;
 use selfsame_autograd::optim::Optimizer;
 use selfsame_autograd::schedule::Schedule;
+use selfsame_engine::profile::Phase;
 use selfsame_engine::{Array, DType, Device, Error, ErrorKind, Result, ops};
 use selfsame_models::{Ctx, Init};
 
@@ -163,15 +164,20 @@ impl Trainer {
         let lr = self.rate.at(self.step);
         let cx = self.context();
         let mut clock = Clock::start();
+        let phase = self.device.phase(Phase::Forward);
         let Step { loss, scalars, embeddings } = self.method.loss(views, &cx)?;
         let value = scalar(loss.array())?;
+        drop(phase);
         let forward = clock.lap();
         if !value.is_finite() {
             return Err(self.diagnose(views, &format!("loss {value}")));
         }
+        let phase = self.device.phase(Phase::Backward);
         let grads = loss.backward()?;
         drop(loss);
+        drop(phase);
         let backward = clock.lap();
+        let phase = self.device.phase(Phase::Optimizer);
         let stats = match self.optimizer.step(&self.params, &grads, lr) {
             Err(error) if error.kind() == ErrorKind::NonFinite => return Err(self.diagnose(views, &error.sentence())),
             result => result?,
@@ -181,6 +187,7 @@ impl Trainer {
             buffer.set(value)?;
         }
         self.method.after_step(self.step)?;
+        drop(phase);
         let optimizer = clock.lap();
         self.step += 1;
 

@@ -74,6 +74,7 @@ impl Method for SimClr {
     fn loss(&mut self, views: &Views, cx: &Ctx) -> Result<Step> {
         let z0 = self.embed(views.view(0)?, &cx.clone().view(0))?;
         let z1 = self.embed(views.view(1)?, &cx.clone().view(1))?;
+        let _loss = z0.device().region("loss");
         Ok(Step::new(nt_xent_ranks(&z0, &z1, &self.nt_xent, cx.ranks())?).embeddings(&z0))
     }
 
