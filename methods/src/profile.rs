@@ -88,11 +88,15 @@ impl Request {
 }
 
 /// The two batches to probe for the memory of `batch` images: the smallest two whose sums over samples form as many
-/// trees as those of `batch` do, one per bit of the number of leaves, as long as that takes but a few leaves.
-pub fn probe_batches(batch: usize) -> [usize; 2] {
+/// trees as those of `batch` do, one per bit of the number of leaves, as long as that takes but a few leaves and at
+/// most `images` images.
+pub fn probe_batches(batch: usize, images: usize) -> [usize; 2] {
     let trees = batch.div_ceil(LEAF).count_ones().clamp(1, 3);
-    let fewest = (1usize << trees) - 1;
-    [fewest, fewest + (1 << (trees - 1))].map(|leaves| leaves * LEAF)
+    let of = |trees: u32| {
+        let fewest = (1usize << trees) - 1;
+        [fewest, fewest + (1 << (trees - 1))].map(|leaves| leaves * LEAF)
+    };
+    (1..=trees).rev().map(of).find(|[_, large]| *large <= images).unwrap_or_else(|| of(1))
 }
 
 /// Batches of epoch after epoch.
@@ -183,12 +187,13 @@ mod tests {
 
     #[test]
     fn probes_form_as_many_trees_as_the_batch() {
-        assert_eq!(probe_batches(512), [16, 32]);
-        assert_eq!(probe_batches(96), [48, 80]);
-        assert_eq!(probe_batches(112), [112, 176]);
+        assert_eq!(probe_batches(512, 5000), [16, 32]);
+        assert_eq!(probe_batches(96, 5000), [48, 80]);
+        assert_eq!(probe_batches(96, 70), [16, 32]);
+        assert_eq!(probe_batches(112, 5000), [112, 176]);
         for batch in [16, 40, 96, 333] {
             let trees = |batch: usize| batch.div_ceil(LEAF).count_ones();
-            probe_batches(batch).iter().for_each(|&probe| assert_eq!(trees(probe), trees(batch), "{batch}"));
+            probe_batches(batch, 5000).iter().for_each(|&probe| assert_eq!(trees(probe), trees(batch), "{batch}"));
         }
     }
 
@@ -198,7 +203,7 @@ mod tests {
             let request = request(settings);
             let batch = request.config.usize("batch").unwrap();
             let fresh = || Device::cpu_with(2).unwrap();
-            let [small, large] = probe_batches(batch).map(|batch| request.probe(batch, &fresh()).unwrap());
+            let [small, large] = probe_batches(batch, request.data.len()).map(|batch| request.probe(batch, &fresh()).unwrap());
             let planned = plan(&small, &large, batch).unwrap();
             let measured = request.run(&fresh(), None).unwrap().memory.peak().unwrap();
             let ratio = planned.bytes() as f64 / measured.bytes() as f64;
