@@ -40,7 +40,8 @@ fn record(op: impl Op, x: &[&Tensor], at: &'static Location<'static>) -> Result<
     saved.claim();
     let region = profiler.and_then(|p| p.region());
     let untracked: Vec<bool> = (0..outputs.len()).map(|i| saved.is_untracked(i)).collect();
-    let node = Node::new(next_seq(), spec.name, outputs.len(), edges(x), Work::Op { op: Box::new(op), saved, at, region });
+    let node =
+        Node::new(next_seq(), spec.name, outputs.len(), edges(x), Work::Op { op: Box::new(op), saved, at, region });
     Ok(outputs
         .into_iter()
         .zip(untracked)

@@ -203,7 +203,8 @@ mod tests {
             let request = request(settings);
             let batch = request.config.usize("batch").unwrap();
             let fresh = || Device::cpu_with(2).unwrap();
-            let [small, large] = probe_batches(batch, request.data.len()).map(|batch| request.probe(batch, &fresh()).unwrap());
+            let [small, large] =
+                probe_batches(batch, request.data.len()).map(|batch| request.probe(batch, &fresh()).unwrap());
             let planned = plan(&small, &large, batch).unwrap();
             let measured = request.run(&fresh(), None).unwrap().memory.peak().unwrap();
             let ratio = planned.bytes() as f64 / measured.bytes() as f64;

@@ -94,7 +94,8 @@ fn forms_of_a_loss_are_shown_side_by_side() {
 
 #[test]
 fn kernels_are_counted_on_a_gpu_device() {
-    let found = json(&["profile", "ntxent", "--batch=32", "--dim=8", "--steps=1", "--warmup=0", "--device=simt:unchecked"]);
+    let found =
+        json(&["profile", "ntxent", "--batch=32", "--dim=8", "--steps=1", "--warmup=0", "--device=simt:unchecked"]);
     let totals = found["profiles"][0]["totals"].as_array().unwrap();
     let kernel = totals.iter().find(|total| total["kind"] == "kernel" && total["flop"].as_u64() > Some(0));
     assert!(kernel.is_some(), "{totals:?}");

@@ -295,7 +295,8 @@ fn write_files(
             let path = if number == 0 { path.clone() } else { numbered(&path, number + 1) };
             let failed = |error: &std::io::Error| Error::io(path.display().to_string(), error);
             let mut file = BufWriter::new(File::create(&path).map_err(|error| failed(&error))?);
-            let size = Trace::new(&run.recording, Some(&run.memory)).write(&mut file).map_err(|error| failed(&error))?;
+            let size =
+                Trace::new(&run.recording, Some(&run.memory)).write(&mut file).map_err(|error| failed(&error))?;
             file.into_inner().map_err(|error| failed(error.error()))?;
             traces.push((path, size));
         }
@@ -315,9 +316,8 @@ fn trace_json(path: &Path, size: &Written) -> Value {
 }
 
 fn json_of(machine: &str, unit: &str, measured: &[Measured], roof: Option<Roof>) -> Value {
-    let roof = roof.map(|roof| {
-        json!({ "flops": roof.flops, "specials": roof.specials, "bytes_per_second": roof.bandwidth })
-    });
+    let roof =
+        roof.map(|roof| json!({ "flops": roof.flops, "specials": roof.specials, "bytes_per_second": roof.bandwidth }));
     let profiles: Vec<Value> = measured.iter().map(report::json_of).collect();
     json!({ "machine": machine, "unit": unit, "roof": roof, "profiles": profiles })
 }

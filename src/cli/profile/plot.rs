@@ -24,7 +24,11 @@ struct Series {
 /// The plot of a sweep over batches counted in `unit`.
 pub(super) fn svg(unit: &str, measured: &[Measured]) -> String {
     let mut labels: Vec<&str> = Vec::new();
-    measured.iter().filter(|one| !labels.contains(&one.label.as_str())).for_each(|one| labels.push(&one.label));
+    for one in measured {
+        if !labels.contains(&one.label.as_str()) {
+            labels.push(&one.label);
+        }
+    }
     let series = |suffix: &str, dashed: bool, value: &dyn Fn(&Measured) -> Option<f64>| -> Vec<Series> {
         labels
             .iter()
@@ -84,7 +88,10 @@ impl Axis {
 
     fn ticks(&self) -> impl Iterator<Item = f64> + '_ {
         let step = ((self.high - self.low) / 6.0).ceil().max(1.0);
-        (0..).map(move |i| self.low + f64::from(i) * step).take_while(|power| *power <= self.high).map(|p| self.base.powf(p))
+        (0..)
+            .map(move |i| self.low + f64::from(i) * step)
+            .take_while(|power| *power <= self.high)
+            .map(|p| self.base.powf(p))
     }
 }
 
@@ -111,7 +118,8 @@ fn panel(title: &str, unit: &str, series: &[Series], colours: usize) -> String {
     for (number, line) in series.iter().enumerate() {
         let colour = COLOURS[number % colours.max(1) % COLOURS.len()];
         let dash = if line.dashed { " stroke-dasharray=\"4 3\"" } else { "" };
-        let place = |(i, p): (usize, &[f64; 2])| format!("{}{:.1} {:.1}", if i == 0 { 'M' } else { 'L' }, x(p[0]), y(p[1]));
+        let place =
+            |(i, p): (usize, &[f64; 2])| format!("{}{:.1} {:.1}", if i == 0 { 'M' } else { 'L' }, x(p[0]), y(p[1]));
         let path: String = line.points.iter().enumerate().map(place).collect();
         let _ = write!(body, "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\"{dash}/>");
         for p in &line.points {

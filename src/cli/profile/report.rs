@@ -135,7 +135,9 @@ fn operations(recording: &Recording, steps: &[Duration]) -> String {
     let mut names: Vec<&'static str> = forward.iter().chain(&backward).map(|(name, _)| *name).collect();
     names.sort_unstable();
     names.dedup();
-    let own = |rows: &[(&'static str, Total)], name| rows.iter().find(|row| row.0 == name).map(|row| row.1).unwrap_or_default();
+    let own = |rows: &[(&'static str, Total)], name| {
+        rows.iter().find(|row| row.0 == name).map(|row| row.1).unwrap_or_default()
+    };
     let mut rows: Vec<(Duration, Vec<String>)> = names
         .into_iter()
         .map(|name| {
