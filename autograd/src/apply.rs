@@ -3,6 +3,7 @@
 use crate::Tensor;
 use crate::graph::{Edge, Node, Origin, Work, next_seq};
 use crate::op::{Gradient, Op, Saved};
+use crate::param::Snapshot;
 use selfsame_engine::{Array, Error, ErrorKind, Result, ops};
 use std::panic::Location;
 
@@ -26,6 +27,8 @@ fn record(op: impl Op, x: &[&Tensor], at: &'static Location<'static>) -> Result<
             .hint("call detach() to say that no gradient should flow"));
     }
     let arrays: Vec<&Array> = x.iter().map(|x| x.array()).collect();
+    let profiler = arrays.first().map(|x| x.device().profiler());
+    let _span = profiler.map(|p| p.open_op(spec.name, false, None, || module_of(x.iter().filter_map(|x| x.origin()))));
     let mut saved = Saved::default();
     let outputs = op.forward(&arrays, &mut saved)?;
     if arrays.first().is_some_and(|x| x.device().checks_finite()) {
@@ -34,8 +37,11 @@ fn record(op: impl Op, x: &[&Tensor], at: &'static Location<'static>) -> Result<
     if !tracked {
         return Ok(outputs.into_iter().map(Tensor::constant).collect());
     }
+    saved.claim();
+    let region = profiler.and_then(|p| p.region());
     let untracked: Vec<bool> = (0..outputs.len()).map(|i| saved.is_untracked(i)).collect();
-    let node = Node::new(next_seq(), spec.name, outputs.len(), edges(x), Work::Op { op: Box::new(op), saved, at });
+    let node =
+        Node::new(next_seq(), spec.name, outputs.len(), edges(x), Work::Op { op: Box::new(op), saved, at, region });
     Ok(outputs
         .into_iter()
         .zip(untracked)
@@ -61,6 +67,14 @@ pub fn apply1(op: impl Op, x: &[&Tensor]) -> Result<Tensor> {
                 .expected("one output"))
         }
     }
+}
+
+/// The path of the module whose parameters are among `origins`.
+pub(crate) fn module_of<'a>(mut origins: impl Iterator<Item = &'a Origin>) -> Option<String> {
+    origins.find_map(|origin| match origin {
+        Origin::Param(Snapshot { param, .. }) => Some(param.path().rsplit_once('.')?.0.to_string()),
+        _ => None,
+    })
 }
 
 pub(crate) fn edges(x: &[&Tensor]) -> Vec<Option<Edge>> {

@@ -1,9 +1,10 @@
 //! The backward pass: nodes in descending sequence order, each once, when all its output gradients have arrived.
 
-use crate::apply::expect_finite;
+use crate::apply::{expect_finite, module_of};
 use crate::graph::{Edge, Node, Origin, Work};
 use crate::param::Snapshot;
 use crate::{Cotangent, Op, Param, Saved};
+use selfsame_engine::profile::Owner;
 use selfsame_engine::{Array, Error, ErrorKind, Result, ops};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ impl Pass {
 
     /// Delivers a gradient; `key` says which use it belongs to if it reaches a parameter.
     fn send(&mut self, origin: &Origin, cotangent: Cotangent, key: impl FnOnce() -> UseKey) -> Result<()> {
+        cotangent.arrays().into_iter().for_each(|array| array.claim(Owner::Gradients));
         match origin {
             Origin::Param(Snapshot { param, .. }) => {
                 self.uses.push(Use { key: key(), param: param.clone(), cotangent });
@@ -68,7 +70,10 @@ impl Pass {
                 }
             }
             match work {
-                Work::Op { op, saved, at } => {
+                Work::Op { op, saved, at, region } => {
+                    let profiler = dy.iter().flatten().next().map(|dy| Arc::clone(dy.device().profiler()));
+                    let module = || module_of(node.edges.iter().flatten().map(|edge| &edge.origin));
+                    let _span = profiler.map(|p| p.open_op(node.name, true, region, module));
                     self.step(&node, op.as_ref(), saved, dy).map_err(|e| e.located(at))?;
                 }
                 Work::Segment(segment) => {

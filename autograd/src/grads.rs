@@ -3,6 +3,7 @@
 use crate::backward::Pass;
 use crate::graph::Origin;
 use crate::{Cotangent, Param, Tensor};
+use selfsame_engine::profile::Owner;
 use selfsame_engine::{Array, Comm, Device, Error, ErrorKind, Result, ops};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -88,7 +89,9 @@ impl Grads {
         let Some(grads) = self.params.get(&param.id()) else { return Ok(None) };
         let mut uses = grads.uses.iter().cloned().map(Cotangent::total);
         let Some(first) = uses.next() else { return Ok(None) };
-        uses.try_fold(first?, |sum, d| ops::add_assign(sum, &d?)).map(Some)
+        let total = uses.try_fold(first?, |sum, d| ops::add_assign(sum, &d?))?;
+        total.claim(Owner::Gradients);
+        Ok(Some(total))
     }
 
     /// Adds the gradients of another micro-batch of the same step: its k-th use of a parameter meets the k-th here.

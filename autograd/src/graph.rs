@@ -53,6 +53,8 @@ pub(crate) enum Work {
         saved: Saved,
         /// Where it was applied, for errors.
         at: &'static Location<'static>,
+        /// The profile's region that it was applied in, to which its backward belongs as well.
+        region: Option<&'static str>,
     },
     Segment(Segment),
 }

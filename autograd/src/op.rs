@@ -2,6 +2,7 @@
 
 use crate::Cotangent;
 use crate::generate::{Case, Gen};
+use selfsame_engine::profile::Owner;
 use selfsame_engine::{Array, Error, ErrorKind, Result};
 
 /// Whether an operation has a backward. Every operation says so; there is no default.
@@ -64,6 +65,11 @@ impl Saved {
     /// Says that output `output` carries no gradient: indices, statistics.
     pub fn untracked_output(&mut self, output: usize) {
         self.untracked.push(output);
+    }
+
+    /// Says that the arrays are kept for backward.
+    pub(crate) fn claim(&self) {
+        self.arrays.iter().for_each(|array| array.claim(Owner::Saved));
     }
 
     pub(crate) fn is_untracked(&self, output: usize) -> bool {

@@ -2,6 +2,7 @@
 
 use crate::Tensor;
 use crate::graph::{Origin, next_seq};
+use selfsame_engine::profile::Owner;
 use selfsame_engine::{Array, Error, ErrorKind, Result};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
@@ -49,6 +50,7 @@ struct Value {
 impl Param {
     /// A parameter with initial value `value`. `path` keys its initialisation and its place in checkpoints.
     pub fn new(path: impl Into<String>, role: Role, value: Array) -> Param {
+        value.claim(Owner::Parameters);
         let value = RwLock::new(Value { array: value, version: 0 });
         Param(Arc::new(Inner { id: next_seq(), path: path.into(), role, value }))
     }
@@ -99,6 +101,7 @@ impl Param {
             return Err(Error::new(ErrorKind::DType, self.path(), format!("a value of type {}", value.dtype()))
                 .expected(current.array.dtype().name()));
         }
+        value.assign(current.array.owner());
         *current = Value { array: value, version: current.version + 1 };
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::backward::Pass;
 use crate::graph::{Node, Origin, Work, next_seq};
 use crate::param::Snapshot;
 use crate::{Cotangent, Tensor};
+use selfsame_engine::profile::Owner;
 use selfsame_engine::{Array, Error, ErrorKind, Result};
 use std::collections::BTreeSet;
 
@@ -71,6 +72,7 @@ pub fn recompute(
     inputs: &[&Tensor],
 ) -> Result<Vec<Tensor>> {
     let first = next_seq();
+    inputs.iter().for_each(|x| x.array().claim(Owner::Saved));
     let segment_inputs: Vec<Input> = inputs.iter().map(|x| Input::of(x)).collect();
     let locals: Vec<Tensor> = segment_inputs.iter().map(Input::tensor).collect();
     let computed = body(&locals)?;

@@ -4,6 +4,7 @@
 use crate::cpu::{Block, CpuDevice};
 use crate::gpu::{self, GpuBlock, GpuDevice};
 use crate::layout::{Layout, element_count, for_each_run};
+use crate::profile::{Owner, Work};
 use crate::{DType, Device, Element, Error, ErrorKind, Result};
 use selfsame_kernels::launch::{Address, Slice, SliceMut};
 use selfsame_kernels::simt;
@@ -83,7 +84,7 @@ impl Array {
     ) -> Result<Array> {
         let n = element_count(shape)?;
         let cpu = device.host();
-        let mut block = cpu.memory().take(n * size_of::<T>(), owner)?;
+        let mut block = cpu.memory().take(n * size_of::<T>(), owner, shape)?;
         if T::DTYPE == DType::Bool {
             // SAFETY: the block has at least `n` bytes. Bytes of an earlier owner may not be valid truth values.
             unsafe { block.as_mut_ptr().write_bytes(0, n) };
@@ -94,7 +95,7 @@ impl Array {
         fill(cpu, out)?;
         let storage = match device {
             Device::Cpu(_) => Storage::Host(Arc::new(block)),
-            Device::Gpu(gpu) => Storage::Gpu(Arc::new(GpuBlock::on_host(gpu, n * size_of::<T>(), owner, block))),
+            Device::Gpu(gpu) => Storage::Gpu(Arc::new(GpuBlock::on_host(gpu, n * size_of::<T>(), owner, shape, block))),
         };
         Ok(Array { storage, layout: Layout::contiguous(shape), dtype: T::DTYPE, device: device.clone() })
     }
@@ -119,6 +120,7 @@ impl Array {
             return Err(Error::new(ErrorKind::Shape, "array", format!("{} values for shape {shape:?}", values.len()))
                 .expected(format!("{n} values")));
         }
+        let _span = device.span("array", || Work::moving(2 * size_of_val(values)));
         Array::on_host(device, shape, "array", |_, out| {
             out.copy_from_slice(values);
             Ok(())
@@ -272,6 +274,7 @@ impl Array {
     /// # Errors
     /// `OutOfMemory`.
     pub fn copy(&self) -> Result<Array> {
+        let _span = self.device.span("copy", || Work::moving(2 * self.numel() * self.dtype.size()));
         if let Device::Gpu(gpu) = &self.device {
             return gpu::copy::contiguous(gpu, self);
         }
@@ -356,9 +359,39 @@ impl Array {
 
     fn make_unique(&mut self) -> Result<()> {
         if !self.is_contiguous() || !self.storage.is_unique() {
+            let owner = self.owner();
             *self = self.copy()?;
+            self.assign(owner);
         }
         Ok(())
+    }
+
+    /// What its memory is for.
+    pub fn owner(&self) -> Owner {
+        match &self.storage {
+            Storage::Host(block) => block.owner(),
+            Storage::Gpu(block) => block.owner(),
+        }
+    }
+
+    /// Says what its memory is for, that of all its views.
+    pub fn assign(&self, owner: Owner) {
+        match &self.storage {
+            Storage::Host(block) => block.assign(owner),
+            Storage::Gpu(block) => block.assign(owner),
+        }
+    }
+
+    /// As [`Array::assign`], where the memory is the workspace's or nobody's; what has another owner stays.
+    pub fn claim(&self, owner: Owner) {
+        match &self.storage {
+            Storage::Host(block) => block.claim(owner),
+            Storage::Gpu(block) => {
+                if matches!(block.owner(), Owner::Workspace | Owner::Other) {
+                    block.assign(owner);
+                }
+            }
+        }
     }
 
     /// Whether the host can read the elements without waiting for a device.

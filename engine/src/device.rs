@@ -3,6 +3,7 @@
 use crate::cpu::{CpuDevice, MemoryStats};
 use crate::gpu::GpuDevice;
 use crate::names::nearest;
+use crate::profile::{MemoryLog, Owner};
 use crate::{Error, ErrorKind, Numerics, Result};
 use selfsame_kernels::host::{HostLauncher, Options};
 
@@ -117,6 +118,28 @@ impl Device {
         match self {
             Device::Cpu(cpu) => cpu.memory().stats(),
             Device::Gpu(gpu) => gpu.memory(),
+        }
+    }
+
+    /// Makes `owner` that of new memory and returns the one before.
+    pub(crate) fn set_owner_scope(&self, owner: Owner) -> Owner {
+        let before = self.host().memory().set_scope(owner);
+        self.gpu().map_or(before, |gpu| gpu.set_scope(owner))
+    }
+
+    /// Begins to log every change of this device's memory, with what lives now at the front.
+    pub fn begin_memory_log(&self) {
+        match self {
+            Device::Cpu(cpu) => cpu.memory().begin_log(),
+            Device::Gpu(gpu) => gpu.begin_memory_log(),
+        }
+    }
+
+    /// Ends the log; `None` when none was begun.
+    pub fn end_memory_log(&self) -> Option<MemoryLog> {
+        match self {
+            Device::Cpu(cpu) => cpu.memory().end_log(),
+            Device::Gpu(gpu) => gpu.end_memory_log(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! - [`Device`], [`cpu`] and [`gpu`]: where they run; [`Numerics`]: in which order.
 //! - [`rows`]: reductions over samples, whose bits do not depend on how a batch is cut.
 //! - [`TensorFile`] and [`hash`]: arrays in files, and what identifies their content.
+//! - [`profile`]: what ran when, at what share of the machine's roof, and who holds the memory.
 //! - [`comm`]: collectives between ranks, in canonical order.
 
 mod array;
@@ -19,6 +20,7 @@ mod layout;
 mod names;
 mod numerics;
 pub mod ops;
+pub mod profile;
 pub mod rows;
 mod tensor_file;
 

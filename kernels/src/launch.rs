@@ -37,6 +37,22 @@ pub trait Launcher: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the device refuses the launch or the kernel fails.
     fn run(&self, kernel: &'static KernelSpec, geometry: Geometry, args: &[ArgValue]) -> Result<(), LaunchError>;
+    /// As [`Launcher::run`], waits for the kernel, and returns the seconds that it took: on the device's own clock
+    /// where it has one.
+    ///
+    /// # Errors
+    /// As for [`Launcher::run`].
+    fn run_timed(
+        &self,
+        kernel: &'static KernelSpec,
+        geometry: Geometry,
+        args: &[ArgValue],
+    ) -> Result<f64, LaunchError> {
+        let started = std::time::Instant::now();
+        self.run(kernel, geometry, args)?;
+        self.synchronize()?;
+        Ok(started.elapsed().as_secs_f64())
+    }
     /// Waits for the work submitted so far.
     ///
     /// # Errors

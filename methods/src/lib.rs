@@ -4,6 +4,7 @@
 //! - [`config`] and [`settings`]: configuration with the source of every value.
 //! - [`trainer`]: one step, and the state that checkpoints hold; [`session`]: a whole run; [`finish`]: its end.
 //! - [`eval`]: features, k nearest neighbours, linear probe, signs of collapse; [`measure`]: all of them on one run.
+//! - [`profile`]: steps of a method under the profiler, and the memory of a batch before it runs.
 //! - [`run`]: the files of a run directory; [`summary`]: what its report shows.
 
 pub mod config;
@@ -14,6 +15,7 @@ pub mod measure;
 pub mod method;
 pub mod observer;
 pub mod parts;
+pub mod profile;
 pub mod run;
 pub mod session;
 pub mod settings;

@@ -160,8 +160,9 @@ pub trait Method: Send + Sync {
     /// Those of its operations.
     fn loss(&self, views: &Views, cx: &Ctx) -> Result<Step> {
         let z = self.embed(views, cx)?;
-        let targets = self.targets(views, &cx.clone().no_grad())?;
-        self.objective(&z.and(targets)?, cx)
+        let z = z.and(self.targets(views, &cx.clone().no_grad())?)?;
+        let _loss = z.iter().next().map(|(_, z)| z.device().region("loss"));
+        self.objective(&z, cx)
     }
 
     /// Why this method cannot be split into networks and an objective; it then gives [`Method::loss`] itself, and

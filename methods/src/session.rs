@@ -370,7 +370,7 @@ impl Work {
 }
 
 /// The views of a batch as constants on `device`.
-fn to_views(batch: &Batch, device: &Device) -> Result<Views> {
+pub(crate) fn to_views(batch: &Batch, device: &Device) -> Result<Views> {
     let view = |view| Ok(Tensor::constant(to_array(view, device)?));
     Ok(Views::new(batch.views.iter().map(view).collect::<Result<_>>()?))
 }

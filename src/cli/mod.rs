@@ -26,6 +26,7 @@ mod loss;
 mod methods;
 mod output;
 mod pretrain;
+mod profile;
 mod progress;
 mod show;
 
@@ -43,9 +44,9 @@ use output::Output;
 /// What the command line knows: lists that a user's own crate may replace or extend.
 #[derive(Clone, Copy)]
 pub struct Registry {
-    /// For `methods`, `show`, `pretrain`.
+    /// For `methods`, `show`, `pretrain`, `profile`.
     pub methods: &'static [&'static MethodSpec],
-    /// For `loss` and `gradcheck`.
+    /// For `loss`, `profile` and `gradcheck`.
     pub losses: &'static [&'static LossSpec],
     /// For `gradcheck`.
     pub ops: &'static [&'static OpSpec],
@@ -92,6 +93,8 @@ enum Command {
     Gradcheck(gradcheck::Args),
     /// Two runs side by side
     Compare(compare::Args),
+    /// Where the time and memory of a method's steps, or of a loss, go
+    Profile(profile::Args),
     /// Timings on this machine
     Bench(bench::Args),
     /// The GPU kernels: list, check, time, cost
@@ -145,6 +148,7 @@ fn run(command: Command, registry: &Registry, out: &mut Output) -> Result<Outcom
         Command::Show(args) => show::run(&args, registry, out),
         Command::Gradcheck(args) => gradcheck::run(&args, registry, out),
         Command::Compare(args) => compare::run(&args, out),
+        Command::Profile(args) => profile::run(&args, registry, out),
         Command::Bench(args) => bench::run(&args, registry, out),
         Command::Kernels(action) => kernels::run(&action, registry, out),
         Command::Doctor(args) => doctor::run(&args, registry, out),

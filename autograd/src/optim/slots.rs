@@ -1,6 +1,7 @@
 //! One kind of optimiser state for every parameter, such as the momentum buffers.
 
 use crate::{Param, ParamSet, ParamVisitor, Role};
+use selfsame_engine::profile::Owner;
 use selfsame_engine::{Array, DType, Error, ErrorKind, Result};
 use std::collections::BTreeMap;
 
@@ -26,6 +27,7 @@ impl Slots {
             let value = p.array();
             let (shape, dtype) = kind(&value);
             let zeros = Array::zeros(&shape, dtype, value.device())?;
+            zeros.assign(Owner::Optimizer);
             Ok((path.to_string(), Param::new(format!("{name}.{path}"), Role::Buffer, zeros)))
         });
         Ok(Slots { name, slots: slots.collect::<Result<_>>()? })

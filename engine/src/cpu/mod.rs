@@ -6,12 +6,15 @@ mod pages;
 pub(crate) mod pairs;
 pub(crate) mod passes;
 pub(crate) mod samples;
+mod shelf;
 pub(crate) mod sinkhorn;
 mod workers;
 
 pub use memory::{Block, MemoryPool, MemoryStats};
+pub(crate) use shelf::{Shelf, size_class};
 pub use workers::Workers;
 
+use crate::profile::Profiler;
 use crate::{Error, ErrorKind, Result};
 use selfsame_kernels::isa::Isa;
 use std::fmt;
@@ -28,6 +31,7 @@ struct Inner {
     memory: Arc<MemoryPool>,
     isa: Isa,
     finite_checks: Arc<AtomicBool>,
+    profiler: Arc<Profiler>,
 }
 
 impl CpuDevice {
@@ -44,8 +48,10 @@ impl CpuDevice {
     /// # Errors
     /// As for [`CpuDevice::new`].
     pub fn with_isa(threads: usize, isa: Isa) -> Result<CpuDevice> {
-        let (workers, memory) = (Workers::new(threads)?, Arc::new(MemoryPool::default()));
-        Ok(CpuDevice(Arc::new(Inner { workers, scratch: Arc::default(), memory, isa, finite_checks: Arc::default() })))
+        let (memory, profiler) = (Arc::new(MemoryPool::default()), Arc::new(Profiler::default()));
+        let workers = Workers::new(threads, Arc::clone(&profiler))?;
+        let (scratch, finite_checks) = (Arc::default(), Arc::default());
+        Ok(CpuDevice(Arc::new(Inner { workers, scratch, memory, isa, finite_checks, profiler })))
     }
 
     /// The same device for a rank: its memory and switches, with `threads` worker threads of the rank's own. What an
@@ -54,13 +60,14 @@ impl CpuDevice {
     /// # Errors
     /// As for [`CpuDevice::new`].
     pub fn share(&self, threads: usize) -> Result<CpuDevice> {
-        let Inner { scratch, memory, isa, finite_checks, .. } = &*self.0;
+        let Inner { scratch, memory, isa, finite_checks, profiler, .. } = &*self.0;
         Ok(CpuDevice(Arc::new(Inner {
-            workers: Workers::new(threads)?,
+            workers: Workers::new(threads, Arc::clone(profiler))?,
             scratch: Arc::clone(scratch),
             memory: Arc::clone(memory),
             isa: *isa,
             finite_checks: Arc::clone(finite_checks),
+            profiler: Arc::clone(profiler),
         })))
     }
 
@@ -93,6 +100,17 @@ impl CpuDevice {
     /// Whether operations check what they compute.
     pub fn checks_finite(&self) -> bool {
         self.0.finite_checks.load(Ordering::Relaxed)
+    }
+
+    /// The profiler.
+    #[inline]
+    pub fn profiler(&self) -> &Arc<Profiler> {
+        &self.0.profiler
+    }
+
+    /// Bytes that contractions hold for packed operands and tiles, beside what arrays hold.
+    pub fn scratch_bytes(&self) -> usize {
+        self.0.scratch.held()
     }
 
     /// What contractions run on.

@@ -1,8 +1,10 @@
 //! The threads of one CPU device. Owned by the device, never global: emulated ranks each have their own.
 
+use crate::profile::{Kind, Profiler, SpanLane, Work};
 use crate::{Error, ErrorKind, Result};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// A fixed set of worker threads.
 ///
@@ -11,14 +13,15 @@ use std::sync::{Mutex, PoisonError};
 pub struct Workers {
     threads: usize,
     pool: Option<rayon::ThreadPool>,
+    profiler: Arc<Profiler>,
 }
 
 impl Workers {
-    /// Starts `threads` workers; one means that tasks run on the calling thread.
+    /// Starts `threads` workers; one means that tasks run on the calling thread. What each does goes to `profiler`.
     ///
     /// # Errors
     /// When `threads` is zero or the system refuses a thread.
-    pub fn new(threads: usize) -> Result<Workers> {
+    pub fn new(threads: usize, profiler: Arc<Profiler>) -> Result<Workers> {
         if threads == 0 {
             return Err(Error::new(ErrorKind::Config, "cpu device", "0 threads").expected("at least one thread"));
         }
@@ -33,7 +36,7 @@ impl Workers {
                     .map_err(|e| Error::new(ErrorKind::Device, "cpu device", format!("{threads} threads: {e}")))?,
             )
         };
-        Ok(Workers { threads, pool })
+        Ok(Workers { threads, pool, profiler })
     }
 
     /// How many threads run tasks at once.
@@ -51,15 +54,25 @@ impl Workers {
         match &self.pool {
             Some(pool) if tasks > 1 => {
                 let next = AtomicUsize::new(0);
+                let take_tasks = || {
+                    loop {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        if i >= tasks {
+                            break;
+                        }
+                        task(i);
+                    }
+                };
+                let profiled = self.profiler.current();
                 pool.scope(|scope| {
                     for _ in 0..self.threads.min(tasks) {
-                        scope.spawn(|_| {
-                            loop {
-                                let i = next.fetch_add(1, Ordering::Relaxed);
-                                if i >= tasks {
-                                    break;
-                                }
-                                task(i);
+                        scope.spawn(|_| match profiled {
+                            None => take_tasks(),
+                            Some(name) => {
+                                let started = Instant::now();
+                                take_tasks();
+                                let time = [started, Instant::now()];
+                                self.profiler.record(SpanLane::Thread, Kind::Job, name, time, Work::default());
                             }
                         });
                     }
@@ -105,7 +118,7 @@ mod tests {
     #[test]
     fn every_task_and_chunk_runs_once() {
         for threads in [1, 2, 3] {
-            let workers = Workers::new(threads).unwrap();
+            let workers = Workers::new(threads, Arc::default()).unwrap();
             let mut seen = vec![0usize; 1003];
             workers.run_chunks(&mut seen, 10, |i, part| {
                 for (j, value) in part.iter_mut().enumerate() {

@@ -247,6 +247,15 @@ impl Launcher for CudaLauncher {
         .map_err(|e| failed(&format!("launching {}", kernel.name), e))
     }
 
+    fn run_timed(
+        &self,
+        kernel: &'static KernelSpec,
+        geometry: Geometry,
+        args: &[ArgValue],
+    ) -> Result<f64, LaunchError> {
+        self.time(|| self.run(kernel, geometry, args)).map(|milliseconds| f64::from(milliseconds) / 1e3)
+    }
+
     fn synchronize(&self) -> Result<(), LaunchError> {
         self.enter()?;
         // SAFETY: the stream is ours.

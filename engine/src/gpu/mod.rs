@@ -21,6 +21,7 @@ pub(crate) mod interpolate;
 pub(crate) mod join;
 pub(crate) mod optim;
 pub(crate) mod pool;
+mod profiled;
 pub(crate) mod random;
 pub(crate) mod rows;
 pub(crate) mod samples;
@@ -30,9 +31,11 @@ mod storage;
 pub(crate) mod update;
 
 use axes::{Axes, extent};
+use profiled::Profiled;
 pub(crate) use storage::GpuBlock;
 
 use crate::cpu::{CpuDevice, MemoryStats};
+use crate::profile::{Ledger, MemoryLog, Owner};
 use crate::{Array, DType, Error, ErrorKind, Numerics, Result};
 use selfsame_kernels::launch::{Buffer, LaunchError, Launcher};
 use std::collections::BTreeMap;
@@ -52,9 +55,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Usage {
-    live: usize,
-    peak: usize,
-    owners: BTreeMap<&'static str, usize>,
+    ledger: Ledger,
     host_fallbacks: BTreeMap<&'static str, u64>,
 }
 
@@ -98,21 +99,37 @@ impl GpuDevice {
     /// `Device` or `OutOfMemory`, as the launcher says.
     #[track_caller]
     pub fn submit<T>(&self, work: impl FnOnce(&dyn Launcher) -> std::result::Result<T, LaunchError>) -> Result<T> {
-        submitted(work(self.0.launcher.as_ref()))
+        let launcher = self.0.launcher.as_ref();
+        if self.0.host.profiler().is_on() {
+            return submitted(work(&Profiled { launcher, profiler: self.0.host.profiler() }));
+        }
+        submitted(work(launcher))
     }
 
     /// Bytes of device memory in use.
     pub fn memory(&self) -> MemoryStats {
-        let usage = self.usage();
-        let mut owners: Vec<_> = usage.owners.iter().filter(|(_, n)| **n > 0).map(|(o, n)| (*o, *n)).collect();
-        owners.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-        MemoryStats { live: usage.live, peak: usage.peak, cached: 0, owners }
+        MemoryStats::of(&self.usage().ledger, 0)
     }
 
     /// Starts a new measurement of the peak.
     pub fn reset_peak(&self) {
-        let mut usage = self.usage();
-        usage.peak = usage.live;
+        self.usage().ledger.reset_peak();
+    }
+
+    pub(crate) fn scope(&self) -> Owner {
+        self.usage().ledger.scope()
+    }
+
+    pub(crate) fn set_scope(&self, owner: Owner) -> Owner {
+        self.usage().ledger.set_scope(owner)
+    }
+
+    pub(crate) fn begin_memory_log(&self) {
+        self.usage().ledger.begin_log(false);
+    }
+
+    pub(crate) fn end_memory_log(&self) -> Option<MemoryLog> {
+        self.usage().ledger.end_log()
     }
 
     /// The operations that ran on the CPU beside the device so far, and how often.
@@ -134,14 +151,14 @@ impl GpuDevice {
     }
 
     fn usage(&self) -> MutexGuard<'_, Usage> {
-        // Every update below is one statement: a panic elsewhere leaves the counters consistent.
+        // Every update is complete before anything can fail: a panic elsewhere leaves the counters consistent.
         self.0.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An array whose elements a kernel is about to write.
     pub(crate) fn empty(&self, shape: &[usize], dtype: DType, owner: &'static str) -> Result<Array> {
         let bytes = crate::element_count(shape)? * dtype.size();
-        Ok(Array::on_gpu(GpuBlock::on_device(self, bytes, owner)?, shape, dtype, self))
+        Ok(Array::on_gpu(GpuBlock::on_device(self, bytes, owner, shape)?, shape, dtype, self))
     }
 }
 

@@ -6,37 +6,58 @@
 use super::GpuDevice;
 use crate::Result;
 use crate::cpu::Block;
+use crate::profile::{Extents, Owner};
 use selfsame_kernels::launch::{Address, Buffer};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub(crate) struct GpuBlock {
     gpu: GpuDevice,
     bytes: usize,
-    owner: &'static str,
+    /// The operation that made it, and the shape of the array that it was made for.
+    op: &'static str,
+    shape: Extents,
     /// The host's copy, where there is a current one. Without it the device's copy is current.
     host: OnceLock<Block>,
     device: Mutex<OnDevice>,
 }
 
 struct OnDevice {
-    buffer: Option<Buffer>,
+    reserved: Option<Reserved>,
     current: bool,
+    /// What the memory is for, reserved or not.
+    owner: Owner,
+}
+
+#[derive(Clone, Copy)]
+struct Reserved {
+    buffer: Buffer,
+    /// Its number in the device's ledger.
+    slot: u32,
 }
 
 impl GpuBlock {
-    /// Uninitialised memory on the device.
-    pub(crate) fn on_device(gpu: &GpuDevice, bytes: usize, owner: &'static str) -> Result<GpuBlock> {
-        let buffer = reserve(gpu, bytes, owner)?;
-        Ok(GpuBlock::new(gpu, bytes, owner, OnceLock::new(), OnDevice { buffer: Some(buffer), current: true }))
+    /// Uninitialised memory on the device, for an array of `shape` that operation `op` makes.
+    pub(crate) fn on_device(gpu: &GpuDevice, bytes: usize, op: &'static str, shape: &[usize]) -> Result<GpuBlock> {
+        let block = GpuBlock::new(gpu, bytes, op, shape, OnceLock::new(), true);
+        block.device().reserved = Some(block.reserve(gpu.scope())?);
+        Ok(block)
     }
 
     /// Memory that `block` holds on the host; it comes to the device when a kernel needs it.
-    pub(crate) fn on_host(gpu: &GpuDevice, bytes: usize, owner: &'static str, block: Block) -> GpuBlock {
-        GpuBlock::new(gpu, bytes, owner, OnceLock::from(block), OnDevice { buffer: None, current: false })
+    pub(crate) fn on_host(gpu: &GpuDevice, bytes: usize, op: &'static str, shape: &[usize], block: Block) -> GpuBlock {
+        GpuBlock::new(gpu, bytes, op, shape, OnceLock::from(block), false)
     }
 
-    fn new(gpu: &GpuDevice, bytes: usize, owner: &'static str, host: OnceLock<Block>, device: OnDevice) -> GpuBlock {
-        GpuBlock { gpu: gpu.clone(), bytes, owner, host, device: Mutex::new(device) }
+    fn new(
+        gpu: &GpuDevice,
+        bytes: usize,
+        op: &'static str,
+        shape: &[usize],
+        host: OnceLock<Block>,
+        current: bool,
+    ) -> GpuBlock {
+        let device = Mutex::new(OnDevice { reserved: None, current, owner: gpu.scope() });
+        GpuBlock { gpu: gpu.clone(), bytes, op, shape: Extents::of(shape), host, device }
     }
 
     /// The number of bytes.
@@ -56,8 +77,8 @@ impl GpuBlock {
         if let Some(block) = self.host.get() {
             return Ok(block);
         }
-        let mut block = self.gpu.host().memory().take(self.bytes, self.owner)?;
-        if let Some(buffer) = device.buffer {
+        let mut block = self.gpu.host().memory().take(self.bytes, self.op, self.shape.as_slice())?;
+        if let Some(Reserved { buffer, .. }) = device.reserved {
             // SAFETY: the block is at least this long, initialised, and not shared yet.
             let bytes = unsafe { std::slice::from_raw_parts_mut(block.as_mut_ptr(), self.bytes) };
             self.gpu.submit(|launcher| launcher.download(buffer.address, bytes))?;
@@ -81,9 +102,12 @@ impl GpuBlock {
     #[allow(unsafe_code)]
     pub(crate) fn address(&self) -> Result<Address> {
         let mut device = self.device();
-        let buffer = match device.buffer {
-            Some(buffer) => buffer,
-            None => *device.buffer.insert(reserve(&self.gpu, self.bytes, self.owner)?),
+        let Reserved { buffer, .. } = match device.reserved {
+            Some(reserved) => reserved,
+            None => {
+                let owner = device.owner;
+                *device.reserved.insert(self.reserve(owner)?)
+            }
         };
         if !device.current {
             let block = self.host.get().expect("where the device's copy is not current, the host's is");
@@ -101,27 +125,41 @@ impl GpuBlock {
         self.host.take();
         Ok(address)
     }
-}
 
-fn reserve(gpu: &GpuDevice, bytes: usize, owner: &'static str) -> Result<Buffer> {
-    let buffer = gpu.submit(|launcher| launcher.allocate(bytes)).map_err(|error| {
-        let owners: Vec<String> =
-            gpu.memory().owners.iter().take(5).map(|(o, n)| format!("{o} {} KiB", n >> 10)).collect();
-        error.hint(format!("the largest owners: {}", owners.join(", ")))
-    })?;
-    let mut usage = gpu.usage();
-    usage.live += bytes;
-    usage.peak = usage.peak.max(usage.live);
-    *usage.owners.entry(owner).or_default() += bytes;
-    Ok(buffer)
+    /// What it is for.
+    pub(crate) fn owner(&self) -> Owner {
+        self.device().owner
+    }
+
+    /// Gives it to `owner`, on the device and on the host.
+    pub(crate) fn assign(&self, owner: Owner) {
+        let mut device = self.device();
+        device.owner = owner;
+        if let Some(Reserved { slot, .. }) = device.reserved {
+            self.gpu.usage().ledger.assign(slot, owner);
+        }
+        if let Some(block) = self.host.get() {
+            block.assign(owner);
+        }
+    }
+
+    fn reserve(&self, owner: Owner) -> Result<Reserved> {
+        let buffer = self.gpu.submit(|launcher| launcher.allocate(self.bytes)).map_err(|error| {
+            let largest: Vec<String> =
+                self.gpu.memory().operations.iter().take(5).map(|(op, n)| format!("{op} {} KiB", n >> 10)).collect();
+            error.hint(format!("the largest: {}", largest.join(", ")))
+        })?;
+        let mut usage = self.gpu.usage();
+        let slot = usage.ledger.enter(self.bytes, self.bytes, self.op, self.shape.as_slice());
+        usage.ledger.assign(slot, owner);
+        Ok(Reserved { buffer, slot })
+    }
 }
 
 impl Drop for GpuBlock {
     fn drop(&mut self) {
-        let Some(buffer) = self.device().buffer.take() else { return };
+        let Some(Reserved { buffer, slot }) = self.device().reserved.take() else { return };
         self.gpu.free(buffer);
-        let mut usage = self.gpu.usage();
-        usage.live -= self.bytes;
-        *usage.owners.get_mut(self.owner).expect("counted when reserved") -= self.bytes;
+        self.gpu.usage().ledger.strike(slot);
     }
 }

@@ -2,7 +2,7 @@
 //! backward passes. Relu and a residual addition can ride along without a pass of their own and without changing a bit.
 
 use super::rows_sum::{channels, leaf_tree};
-use super::{Binary, Float, Unary, binary_scalar, expect_same_shape, kernels_for, mul, unary, with_real};
+use super::{Binary, Float, Unary, binary_scalar, expect_same_shape, kernels_for, mul, span, unary, with_real};
 use crate::cpu::samples::{leaf_norm_grads, leaf_stats, merge_moments, norm_input_grad, normalize_rows};
 use crate::gpu;
 use crate::rows::Tree;
@@ -87,6 +87,7 @@ impl StatsTree {
 /// # Errors
 /// `Shape` when `rows` does not describe `x`; `DType` unless f32 or f64.
 pub fn channel_stats(x: &Array, rows: Rows) -> Result<StatsTree> {
+    let _span = span("channel_stats", &[x], |n| (2 * rows.leaves() * n.checked_div(rows.len()).unwrap_or(0), 4 * n, 0));
     if let Some(gpu) = kernels_for(x) {
         return gpu::batch_norm::channel_stats(gpu, x, rows, channels("channel_stats", x, rows)?);
     }
@@ -122,6 +123,7 @@ fn stats<T: Float>(x: &Array, rows: Rows) -> Result<StatsTree> {
 /// # Errors
 /// `OutOfMemory`.
 pub fn reciprocal_std(variance: &Array, eps: f64) -> Result<Array> {
+    let _span = span("reciprocal_std", &[variance], |_| (0, 0, 0));
     let shifted = binary_scalar(Binary::Add, variance, eps)?;
     unary(Unary::Rsqrt, &shifted)
 }
@@ -143,6 +145,11 @@ pub fn batch_norm_apply(
     relu: bool,
 ) -> Result<Array> {
     let c = expect_channels(x, [Some(mean), Some(rstd), gamma, beta])?;
+    let reads: &[&Array] = match residual {
+        Some(residual) => &[x, residual],
+        None => &[x],
+    };
+    let _span = span("batch_norm", reads, |n| (n, 5 * n, 0));
     if let Some(residual) = residual {
         expect_same_shape("batch_norm residual", x, residual)?;
     }
@@ -222,6 +229,7 @@ pub fn batch_norm_grad_sums(
     rows: Rows,
 ) -> Result<(SampleSum, SampleSum)> {
     expect_same_shape("batch_norm backward", dy, x)?;
+    let _span = span("batch_norm_grad_sums", &[dy, x], |n| (0, 5 * n, 0));
     let c = channels("batch_norm backward", x, rows)?;
     expect_channels(x, [Some(mean), Some(rstd)])?;
     if let Some(gpu) = kernels_for(x) {
@@ -276,6 +284,7 @@ pub fn batch_norm_input_grad(
     sums: Option<(&Array, &Array, u64)>,
 ) -> Result<Array> {
     expect_same_shape("batch_norm backward", dy, x)?;
+    let _span = span("batch_norm_input_grad", &[dy, x], |n| (n, 6 * n, 0));
     let c = expect_channels(x, [Some(mean), Some(rstd), gamma])?;
     if let Some(gpu) = kernels_for(x) {
         return gpu::batch_norm::input_grad(gpu, [dy, x, mean, rstd], y, gamma, sums, c);

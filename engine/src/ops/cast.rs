@@ -2,6 +2,7 @@
 
 use super::operand::{Operand, map1};
 use crate::gpu;
+use crate::profile::Work;
 use crate::{Array, DType, Element, Result, bf16, f16, with_dtype};
 use selfsame_kernels::half_precision::{bf16_of_f32, bf16_of_f64, f16_of_f32, f16_of_f64, f32_of_bf16, f32_of_f16};
 
@@ -16,6 +17,7 @@ pub fn cast(x: &Array, dtype: DType) -> Result<Array> {
     if x.dtype() == dtype {
         return x.contiguous();
     }
+    let _span = x.device().span("cast", || Work::moving(x.numel() * (x.dtype().size() + dtype.size())));
     if let Some(gpu) = x.device().gpu() {
         return gpu::convert::cast(gpu, &x.contiguous()?, dtype);
     }

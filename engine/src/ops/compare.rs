@@ -1,9 +1,10 @@
 //! Comparisons and the logic of truth values.
 
 use super::operand::{Operand, map1, map2, same_kind};
-use super::{cast, is_half, kernels_for, unsupported};
+use super::{cast, elements, is_half, kernels_for, unsupported};
 use crate::gpu::{self, elementwise::Logic};
 use crate::layout::broadcast_shape;
+use crate::profile::{Span, Work};
 use crate::{Array, DType, Element, Result, with_dtype};
 pub use selfsame_kernels::elementwise::Compare;
 
@@ -14,6 +15,7 @@ pub use selfsame_kernels::elementwise::Compare;
 pub fn compare(op: Compare, a: &Array, b: &Array) -> Result<Array> {
     same_kind(op.name(), a, b)?;
     let shape = broadcast_shape(op.name(), a.shape(), b.shape())?;
+    let _span = truths_span(op.name(), &[a, b], &shape);
     if let Some(gpu) = kernels_for(a) {
         return gpu::elementwise::compare(gpu, op, a, b, &shape);
     }
@@ -49,6 +51,7 @@ fn compare_elements<T: Element + PartialOrd>(op: Compare, a: &Array, b: &Array, 
 /// # Errors
 /// `OutOfMemory`.
 pub fn compare_scalar(op: Compare, a: &Array, s: f64) -> Result<Array> {
+    let _span = a.device().span("compare_scalar", Work::default);
     /// Below this all integers are numbers of f64.
     const EXACT: f64 = (1u64 << f64::MANTISSA_DIGITS) as f64;
     let computed = match a.dtype() {
@@ -87,6 +90,7 @@ pub fn logical_or(a: &Array, b: &Array) -> Result<Array> {
 /// When the operand is not bool.
 pub fn logical_not(x: &Array) -> Result<Array> {
     expect_bool("logical_not", x)?;
+    let _span = truths_span("logical_not", &[x], x.shape());
     if let Some(gpu) = x.device().gpu() {
         return gpu::elementwise::logical_not(gpu, x);
     }
@@ -97,10 +101,20 @@ pub fn logical_not(x: &Array) -> Result<Array> {
     })
 }
 
+/// The span of a primitive that makes truth values of `shape` from `reads`.
+fn truths_span(name: &'static str, reads: &[&Array], shape: &[usize]) -> Option<Span> {
+    let device = reads.first()?.device();
+    Some(device.span(name, || {
+        let (read, made): (usize, usize) = (reads.iter().map(|x| x.numel() * x.dtype().size()).sum(), elements(shape));
+        Work::moving(read + made).flop(made)
+    }))
+}
+
 fn logic(op: &'static str, logic: Logic, a: &Array, b: &Array) -> Result<Array> {
     expect_bool(op, a)?;
     same_kind(op, a, b)?;
     let shape = broadcast_shape(op, a.shape(), b.shape())?;
+    let _span = truths_span(op, &[a, b], &shape);
     if let Some(gpu) = a.device().gpu() {
         return gpu::elementwise::logic(gpu, logic, a, b, &shape);
     }

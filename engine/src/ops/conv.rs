@@ -2,7 +2,7 @@
 
 use super::linear::sample_nodes;
 use super::rows_sum::channels;
-use super::{Float, expect_same_dtype, kernels_for, with_real};
+use super::{Float, elements, expect_same_dtype, kernels_for, span, with_real};
 use crate::cpu::contract::{self, ConvShape};
 use crate::gpu;
 use crate::{Array, Error, ErrorKind, Result, Rows, SampleSum};
@@ -80,6 +80,7 @@ pub fn conv2d(x: &Array, weight: &Array, options: &Conv2d) -> Result<Array> {
     let shape = options.shape(x.shape(), weight.shape())?;
     let output = options.output_shape(x.shape(), weight.shape())?;
     expect_same_dtype("conv2d", x, weight)?;
+    let _span = span("conv2d", &[x, weight], |_| (elements(&output), 2 * elements(&output) * shape.taps(), 0));
     if let Some(gpu) = kernels_for(x) {
         return gpu::contract::conv2d(gpu, &shape, x, weight, &output);
     }
@@ -101,6 +102,7 @@ pub fn conv2d_input_grad(dy: &Array, weight: &Array, x_shape: &[usize], options:
     let shape = options.shape(x_shape, weight.shape())?;
     expect_output(dy, options, x_shape, weight.shape())?;
     expect_same_dtype("conv2d backward", dy, weight)?;
+    let _span = span("conv2d_input_grad", &[dy, weight], |n| (elements(x_shape), 2 * n * shape.taps(), 0));
     if let Some(gpu) = kernels_for(dy) {
         return gpu::contract::conv2d_input_grad(gpu, &shape, dy, weight, x_shape);
     }
@@ -129,6 +131,7 @@ pub fn conv2d_weight_grad(
     expect_output(dy, options, x.shape(), weight_shape)?;
     channels("conv2d backward", dy, rows)?;
     expect_same_dtype("conv2d backward", x, dy)?;
+    let _span = span("conv2d_weight_grad", &[dy, x], |n| (elements(weight_shape), 2 * n * shape.taps(), 0));
     if let Some(gpu) = kernels_for(x) {
         return gpu::contract::conv2d_weight_grad(gpu, &shape, x, dy, rows, weight_shape);
     }

@@ -4,7 +4,7 @@
 
 use super::cast::Convert;
 use super::operand::{Operand, map1, map2, same_device, same_kind, write_blocks};
-use super::{cast, is_half, kernels_for, through_f32, unsupported, with_real};
+use super::{cast, elements, is_half, kernels_for, span, through_f32, unsupported, with_real};
 use crate::gpu;
 use crate::layout::broadcast_shape;
 use crate::{Array, DType, Element, Error, ErrorKind, Result, with_dtype};
@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// # Errors
 /// When the operation does not take the element type.
 pub fn unary(op: Unary, x: &Array) -> Result<Array> {
+    let (flop, special) = unary_cost(op);
+    let _span = (!is_half(x.dtype())).then(|| span(op.name(), &[x], |n| (n, flop * n, special * n)));
     if let Some(gpu) = kernels_for(x) {
         return gpu::elementwise::unary(gpu, op, x);
     }
@@ -49,6 +51,9 @@ pub fn unary(op: Unary, x: &Array) -> Result<Array> {
 pub fn binary(op: Binary, a: &Array, b: &Array) -> Result<Array> {
     same_kind(op.name(), a, b)?;
     let shape = broadcast_shape(op.name(), a.shape(), b.shape())?;
+    let (flop, special) = binary_cost(op);
+    let _span = (!is_half(a.dtype()))
+        .then(|| span(op.name(), &[a, b], |_| (elements(&shape), flop * elements(&shape), special * elements(&shape))));
     if let Some(gpu) = kernels_for(a) {
         return gpu::elementwise::binary(gpu, op, a, b, &shape);
     }
@@ -79,6 +84,22 @@ pub fn binary(op: Binary, a: &Array, b: &Array) -> Result<Array> {
                 Ok(())
             })
         }),
+    }
+}
+
+/// (floating-point operations, exponentials and their like) of one element.
+fn unary_cost(op: Unary) -> (usize, usize) {
+    match op {
+        Unary::Neg | Unary::Abs | Unary::Sign | Unary::Floor | Unary::Square | Unary::Relu => (1, 0),
+        _ => (0, 1),
+    }
+}
+
+/// As [`unary_cost`].
+fn binary_cost(op: Binary) -> (usize, usize) {
+    match op {
+        Binary::Div | Binary::Pow | Binary::SqrtGrad | Binary::SoftplusGrad | Binary::GeluGrad => (0, 1),
+        _ => (1, 0),
     }
 }
 
@@ -152,6 +173,7 @@ pub fn select(cond: &Array, a: &Array, b: &Array) -> Result<Array> {
         return Err(unsupported("select", cond.dtype(), "a condition of type bool"));
     }
     let shape = broadcast_shape("select", &broadcast_shape("select", cond.shape(), a.shape())?, b.shape())?;
+    let _span = span("select", &[a, b, cond], |_| (elements(&shape), 0, 0));
     if let Some(gpu) = a.device().gpu() {
         return gpu::elementwise::select(gpu, cond, a, b, &shape);
     }
@@ -183,6 +205,7 @@ pub fn clamp(x: &Array, lo: f64, hi: f64) -> Result<Array> {
     if is_half(x.dtype()) {
         return through_f32(x, |x| clamp(x, lo, hi));
     }
+    let _span = span("clamp", &[x], |n| (n, 2 * n, 0));
     if let Some(gpu) = kernels_for(x) {
         return gpu::elementwise::clamp(gpu, x, lo as f32, hi as f32);
     }
@@ -206,6 +229,7 @@ pub fn is_finite(x: &Array) -> Result<bool> {
     if is_half(x.dtype()) {
         return is_finite(&cast(x, DType::F32)?);
     }
+    let _span = span("is_finite", &[x], |n| (0, n, 0));
     if let Some(gpu) = kernels_for(x) {
         return gpu::elementwise::is_finite(gpu, x);
     }

@@ -6,7 +6,7 @@ use super::operand::same_kind;
 use super::row_norm::{
     check_eps, expect_parameter, normalize_row, normalized, parameter, row_grad, row_statistics, widened,
 };
-use super::{Float, cast, is_half, kernels_for, with_real};
+use super::{Float, cast, is_half, kernels_for, span, with_real};
 use crate::gpu;
 use crate::{Array, DType, Error, ErrorKind, Result};
 use selfsame_kernels::math::Real;
@@ -29,6 +29,7 @@ pub fn group_norm(
         let (y, mean, rstd) = group_norm(&cast(x, DType::F32)?, groups, gamma.as_ref(), beta.as_ref(), eps)?;
         return Ok((cast(&y, x.dtype())?, mean, rstd));
     }
+    let _span = span("group_norm", &[x], |n| (n, 8 * n, 0));
     let shape = Groups::of("group_norm", x, groups)?;
     if let Some(gpu) = kernels_for(x) {
         for (name, parameter) in [("gamma", gamma), ("beta", beta)] {
@@ -79,6 +80,7 @@ pub fn group_norm_grad(dy: &Array, x: &Array, mean: &Array, rstd: &Array, gamma:
         let dx = group_norm_grad(&cast(dy, DType::F32)?, &cast(x, DType::F32)?, mean, rstd, gamma.as_ref())?;
         return cast(&dx, x.dtype());
     }
+    let _span = span(OP, &[dy, x], |n| (n, 10 * n, 0));
     let [_, groups] = mean.dims::<2>()?;
     let shape = Groups::of(OP, x, groups)?;
     for (name, stat) in [("mean", mean), ("rstd", rstd)] {
@@ -119,6 +121,7 @@ pub fn group_norm_grad(dy: &Array, x: &Array, mean: &Array, rstd: &Array, gamma:
 /// When shapes or element types do not fit.
 pub fn group_norm_normalized(x: &Array, mean: &Array, rstd: &Array) -> Result<Array> {
     const OP: &str = "group_norm_normalized";
+    let _span = span(OP, &[x], |_| (0, 0, 0));
     let [_, groups] = mean.dims::<2>()?;
     let shape = Groups::of(OP, x, groups)?;
     expect_shape(OP, "mean", mean, &[shape.images, groups])?;

@@ -6,8 +6,9 @@
 use super::cast::Convert;
 use super::operand::{check_axis, same_device, same_kind};
 use super::update::in_f32;
-use super::{cast, is_half, kernels_for, unsupported, with_real};
+use super::{cast, is_half, kernels_for, span, unsupported, with_real};
 use crate::gpu;
+use crate::profile::Work;
 use crate::{Array, DType, Device, Element, Error, ErrorKind, Result, with_dtype};
 
 /// Elements per parallel task.
@@ -21,6 +22,7 @@ const TASK: usize = 1 << 15;
 pub fn gather(x: &Array, axis: usize, index: &Array) -> Result<Array> {
     let [outer, n, inner] = around_axis("gather", x, axis)?;
     expect_index_shape("gather", x, axis, index)?;
+    let _span = x.device().span("gather", || rearranging(x, index.numel(), index));
     let (x, index) = (x.contiguous()?, checked_index("gather", index, n)?);
     let k = index.shape()[axis];
     if let Some(gpu) = x.device().gpu() {
@@ -62,6 +64,7 @@ pub fn scatter_add(base: Array, axis: usize, index: &Array, src: &Array) -> Resu
     if is_half(base.dtype()) {
         return in_f32(base, src, |base, src| scatter_add(base, axis, index, src));
     }
+    let _span = span("scatter_add", &[src, &base, index], |n| (base.numel(), n, 0));
     let (index, k) = (checked_index("scatter_add", index, n)?, index.shape()[axis]);
     if let Some(gpu) = kernels_for(src) {
         return gpu::index::scatter_add(gpu, base, (&index, &src.contiguous()?), lengths, k);
@@ -82,6 +85,7 @@ pub fn index_select(x: &Array, axis: usize, index: &Array) -> Result<Array> {
     let lengths @ [_, n, inner] = around_axis("index_select", x, axis)?;
     let [k] = index_dims("index_select", index)?;
     same_device("index_select", x, index)?;
+    let _span = x.device().span("index_select", || rearranging(x, x.numel() / n.max(1) * k, index));
     let (x, index) = (x.contiguous()?, checked_index("index_select", index, n)?);
     let mut shape = x.shape().to_vec();
     shape[axis] = k;
@@ -127,6 +131,7 @@ pub fn index_add(base: Array, axis: usize, index: &Array, src: &Array) -> Result
     if is_half(base.dtype()) {
         return in_f32(base, src, |base, src| index_add(base, axis, index, src));
     }
+    let _span = span("index_add", &[src, &base, index], |n| (base.numel(), n, 0));
     let index = checked_index("index_add", index, n)?;
     if let Some(gpu) = kernels_for(src) {
         return gpu::index::index_add(gpu, base, (&index, &src.contiguous()?), lengths);
@@ -144,6 +149,7 @@ pub fn index_add(base: Array, axis: usize, index: &Array, src: &Array) -> Result
 /// # Errors
 /// When an index is not below `classes`.
 pub fn one_hot(index: &Array, classes: usize, dtype: DType) -> Result<Array> {
+    let _span = index.device().span("one_hot", || Work::moving(index.numel() * (8 + classes * dtype.size())));
     let index = checked_index("one_hot", index, classes)?;
     let shape: Vec<usize> = index.shape().iter().copied().chain([classes]).collect();
     if let Some(gpu) = index.device().gpu() {
@@ -167,6 +173,7 @@ pub fn one_hot(index: &Array, classes: usize, dtype: DType) -> Result<Array> {
 /// # Errors
 /// `OutOfMemory`.
 pub fn arange(n: usize, device: &Device) -> Result<Array> {
+    let _span = device.span("arange", || Work::moving(8 * n));
     if let Some(gpu) = device.gpu() {
         return gpu::index::arange(gpu, n);
     }
@@ -181,10 +188,16 @@ pub fn arange(n: usize, device: &Device) -> Result<Array> {
 /// # Errors
 /// `OutOfMemory`.
 pub fn eye(n: usize, dtype: DType, device: &Device) -> Result<Array> {
+    let _span = device.span("eye", Work::default);
     match device.gpu() {
         Some(gpu) => cast(&gpu::index::eye(gpu, n)?, dtype),
         None => one_hot(&arange(n, device)?, n, dtype),
     }
+}
+
+/// What moving `made` elements of `x` to where `index` says costs: they are read and written, and the index read.
+fn rearranging(x: &Array, made: usize, index: &Array) -> Work {
+    Work::moving(2 * made * x.dtype().size() + index.numel() * index.dtype().size())
 }
 
 /// Lengths before, at and behind `axis`.

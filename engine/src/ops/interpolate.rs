@@ -4,7 +4,7 @@
 //! taps in x, in order from +0. Positions and weights are computed in f64 and rounded to the element type.
 
 use super::by_row::{expect_shape, write_rows};
-use super::{is_half, kernels_for, through_f32, with_real};
+use super::{is_half, kernels_for, span, through_f32, with_real};
 use crate::gpu;
 use crate::{Array, Error, ErrorKind, Result};
 use selfsame_kernels::math::Real;
@@ -33,6 +33,7 @@ pub fn interpolate(x: &Array, size: [usize; 2], mode: Interpolation, align_corne
         return through_f32(x, |x| interpolate(x, size, mode, align_corners));
     }
     let ([n, h, w, c], [oh, ow]) = (images("interpolate", x.shape(), size)?, size);
+    let _span = span("interpolate", &[x], |_| (n * oh * ow * c, 8 * n * oh * ow * c, 0));
     let x = x.contiguous()?;
     if let Some(gpu) = kernels_for(&x) {
         return gpu::interpolate::interpolate(gpu, &x, size, mode, align_corners);
@@ -73,6 +74,7 @@ pub fn interpolate_grad(dy: &Array, x_shape: &[usize], mode: Interpolation, alig
     let [_, oh, ow, _] = dy.dims()?;
     let [n, h, w, c] = images(OP, x_shape, [oh, ow])?;
     expect_shape(OP, "dy", dy, &[n, oh, ow, c])?;
+    let _span = span(OP, &[dy], |outputs| (n * h * w * c, 8 * outputs, 0));
     let dy = dy.contiguous()?;
     if let Some(gpu) = kernels_for(&dy) {
         return gpu::interpolate::interpolate_grad(gpu, &dy, [n, h, w, c], mode, align_corners);

@@ -2,7 +2,9 @@
 
 use super::cast::Convert;
 use super::operand::{Operand, check_axis, same_kind};
+use super::{elements, span};
 use crate::gpu;
+use crate::profile::Work;
 use crate::{Array, DType, Element, Error, ErrorKind, Result, bf16, f16, with_dtype};
 
 /// Elements per parallel task.
@@ -17,6 +19,9 @@ pub fn concat(parts: &[&Array], axis: usize) -> Result<Array> {
         return Err(Error::new(ErrorKind::Shape, "concat", "no arrays").expected("at least one"));
     };
     check_axis("concat", first, axis)?;
+    let _span = first
+        .device()
+        .span("concat", || Work::moving(2 * parts.iter().map(|p| p.numel() * p.dtype().size()).sum::<usize>()));
     let mut shape = first.shape().to_vec();
     for part in rest {
         same_kind("concat", first, part)?;
@@ -67,6 +72,7 @@ pub fn stack(parts: &[&Array], axis: usize) -> Result<Array> {
     let Some(first) = parts.first() else {
         return Err(Error::new(ErrorKind::Shape, "stack", "no arrays").expected("at least one"));
     };
+    let _span = first.device().span("stack", Work::default);
     if let Some(other) = parts.iter().find(|part| part.shape() != first.shape()) {
         return Err(Error::new(ErrorKind::Shape, "stack", format!("{:?} beside {:?}", other.shape(), first.shape()))
             .expected("equal shapes"));
@@ -91,6 +97,7 @@ pub fn pad(x: &Array, widths: &[(usize, usize)], value: f64) -> Result<Array> {
             .expected(format!("{} (before, after) pairs", x.rank())));
     }
     let shape: Vec<usize> = x.shape().iter().zip(widths).map(|(d, (before, after))| d + before + after).collect();
+    let _span = span("pad", &[x], |_| (elements(&shape), 0, 0));
     if let Some(gpu) = x.device().gpu() {
         let start: Vec<usize> = widths.iter().map(|(before, _)| *before).collect();
         if let Some(padded) = gpu::join::pad(gpu, x, &start, bits_of(value, x.dtype()), &shape)? {

@@ -2,7 +2,7 @@
 
 use super::by_row::{expect_shape, split_last, statistic, write_rows, write_rows_and_stats};
 use super::operand::same_kind;
-use super::{cast, is_half, kernels_for, with_real};
+use super::{cast, is_half, kernels_for, span, with_real};
 use crate::gpu;
 use crate::{Array, DType, Error, ErrorKind, Result};
 use selfsame_kernels::isa::Isa;
@@ -22,6 +22,7 @@ pub fn l2_normalize(x: &Array, eps: f64) -> Result<(Array, Array)> {
         let (y, norm) = l2_normalize(&cast(x, DType::F32)?, eps)?;
         return Ok((cast(&y, x.dtype())?, norm));
     }
+    let _span = span("l2_normalize", &[x], |n| (n, 2 * n, n));
     let (lead, len) = split_last("l2_normalize", x)?;
     if let Some(gpu) = kernels_for(x) {
         return gpu::rows::l2_normalize(gpu, x, eps as f32, lead);
@@ -54,6 +55,7 @@ pub fn l2_normalize_grad(dy: &Array, y: &Array, norm: &Array, eps: f64) -> Resul
         let dx = l2_normalize_grad(&cast(dy, DType::F32)?, &cast(y, DType::F32)?, norm, eps)?;
         return cast(&dx, y.dtype());
     }
+    let _span = span("l2_normalize_grad", &[dy, y], |n| (n, 4 * n, n));
     same_kind("l2_normalize_grad", y, norm)?;
     let (lead, len) = split_last("l2_normalize_grad", y)?;
     expect_shape("l2_normalize_grad", "norm", norm, lead)?;

@@ -5,7 +5,7 @@ use super::operand::same_kind;
 use super::row_norm::{
     check_eps, expect_parameter, normalize_row, normalized, parameter, row_grad, row_statistics, widened,
 };
-use super::{cast, is_half, kernels_for, with_real};
+use super::{cast, is_half, kernels_for, span, with_real};
 use crate::gpu;
 use crate::{Array, DType, Result};
 use selfsame_kernels::math::Real;
@@ -21,6 +21,7 @@ pub fn layer_norm(x: &Array, gamma: Option<&Array>, beta: Option<&Array>, eps: f
         let (y, mean, rstd) = layer_norm(&cast(x, DType::F32)?, gamma.as_ref(), beta.as_ref(), eps)?;
         return Ok((cast(&y, x.dtype())?, mean, rstd));
     }
+    let _span = span("layer_norm", &[x], |n| (n, 8 * n, 0));
     let (lead, len) = split_last("layer_norm", x)?;
     if let Some(gpu) = kernels_for(x) {
         for (name, parameter) in [("gamma", gamma), ("beta", beta)] {
@@ -62,6 +63,7 @@ pub fn layer_norm_grad(dy: &Array, x: &Array, mean: &Array, rstd: &Array, gamma:
         let dx = layer_norm_grad(&cast(dy, DType::F32)?, &cast(x, DType::F32)?, mean, rstd, gamma.as_ref())?;
         return cast(&dx, x.dtype());
     }
+    let _span = span(OP, &[dy, x], |n| (n, 10 * n, 0));
     let (lead, len) = split_last(OP, x)?;
     for (name, stat) in [("mean", mean), ("rstd", rstd)] {
         same_kind(OP, x, stat)?;
@@ -92,6 +94,7 @@ pub fn layer_norm_grad(dy: &Array, x: &Array, mean: &Array, rstd: &Array, gamma:
 /// # Errors
 /// When shapes or element types do not fit.
 pub fn layer_norm_normalized(x: &Array, mean: &Array, rstd: &Array) -> Result<Array> {
+    let _span = span("layer_norm_normalized", &[x], |_| (0, 0, 0));
     let (lead, _) = split_last("layer_norm_normalized", x)?;
     let column: Vec<usize> = lead.iter().copied().chain([1]).collect();
     expect_shape("layer_norm_normalized", "mean", mean, lead)?;

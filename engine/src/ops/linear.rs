@@ -1,7 +1,7 @@
 //! The weight gradient of a linear layer: a sum over samples.
 
 use super::rows_sum::channels;
-use super::{Float, expect_same_dtype, kernels_for, with_real};
+use super::{Float, expect_same_dtype, kernels_for, span, with_real};
 use crate::cpu::contract;
 use crate::gpu;
 use crate::rows::dyadic_blocks;
@@ -14,6 +14,7 @@ use crate::{Array, Element, Result, Rows, SampleSum};
 pub fn linear_weight_grad(x: &Array, dy: &Array, rows: Rows) -> Result<SampleSum> {
     let (k, n) = (channels("linear backward", x, rows)?, channels("linear backward", dy, rows)?);
     expect_same_dtype("linear backward", x, dy)?;
+    let _span = span("linear_weight_grad", &[x, dy], |_| (k * n, 2 * rows.len() * k * n, 0));
     if let Some(gpu) = kernels_for(x) {
         return gpu::contract::linear_weight_grad(gpu, x, dy, rows, [k, n]);
     }

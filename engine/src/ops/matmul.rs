@@ -1,7 +1,7 @@
 //! Matrix product in canonical order: k increasing in chunks, each one chain of fused multiply-adds.
 
 use super::operand::same_device;
-use super::{Float, expect_same_dtype, kernels_for, with_real};
+use super::{Float, elements, expect_same_dtype, kernels_for, span, with_real};
 use crate::cpu::contract::{self, Matrix};
 use crate::gpu::contract::Matrices;
 use crate::gpu::{self, GpuDevice};
@@ -19,6 +19,10 @@ pub fn matmul(a: &Array, b: &Array) -> Result<Array> {
     }
     expect_same_dtype("matmul", a, b)?;
     let batch = broadcast_shape("matmul", &a.shape()[..a.rank() - 2], &b.shape()[..b.rank() - 2])?;
+    let _span = span("matmul", &[a, b], |_| {
+        let [m, k, n] = [a.shape()[a.rank() - 2], a.shape()[a.rank() - 1], b.shape()[b.rank() - 1]];
+        (elements(&batch) * m * n, 2 * elements(&batch) * m * k * n, 0)
+    });
     if let Some(gpu) = kernels_for(a) {
         same_device("matmul", a, b)?;
         return on_gpu(gpu, a, b, &batch);

@@ -30,6 +30,8 @@ pub(crate) mod sinkhorn;
 mod softmax;
 mod sort;
 #[cfg(test)]
+mod spans;
+#[cfg(test)]
 mod testing;
 mod update;
 
@@ -74,6 +76,7 @@ pub use sort::{argmax, argmin, argsort, cumsum, sort, topk};
 pub use update::{add_assign, add_scaled, scale};
 
 use crate::gpu::GpuDevice;
+use crate::profile::{Span, Work};
 use crate::{Array, DType, Element, Error, ErrorKind, Result};
 use selfsame_kernels::math::Real;
 
@@ -119,6 +122,27 @@ pub(crate) fn is_half(dtype: DType) -> bool {
 /// Runs `f` on `x` in f32 and rounds the result back to the type of `x`.
 pub(crate) fn through_f32(x: &Array, f: impl FnOnce(&Array) -> Result<Array>) -> Result<Array> {
     cast(&f(&cast(x, DType::F32)?)?, x.dtype())
+}
+
+/// Opens the span of a primitive that reads each of `reads` once. From the number of elements of the first, `work`
+/// tells (elements written, of its type; floating-point operations; exponentials and their like). A primitive made of
+/// others has no work of its own.
+#[inline]
+pub(crate) fn span(name: &'static str, reads: &[&Array], work: impl FnOnce(usize) -> (usize, usize, usize)) -> Span {
+    let [first, ..] = reads else { return Span::closed() };
+    first.device().span(name, || {
+        let (written, flop, special) = work(first.numel());
+        if (written, flop, special) == (0, 0, 0) {
+            return Work::default();
+        }
+        let read: usize = reads.iter().map(|x| x.numel() * x.dtype().size()).sum();
+        Work::moving(read + written * first.dtype().size()).flop(flop).special(special)
+    })
+}
+
+/// The number of elements of an array of `shape` that a primitive has checked.
+pub(crate) fn elements(shape: &[usize]) -> usize {
+    shape.iter().product()
 }
 
 /// Checks that two operands have one shape and element type.

@@ -1,7 +1,7 @@
 //! Norms and inner products over whole parameters: chunks of 4096 elements by lanes, chunk results added in the tree.
 
 use super::operand::same_kind;
-use super::{cast, is_half, kernels_for, with_real};
+use super::{cast, is_half, kernels_for, span, with_real};
 use crate::gpu;
 use crate::{Array, DType, Element, Error, ErrorKind, Result};
 use selfsame_kernels::lanes;
@@ -17,6 +17,7 @@ pub fn norm_sq(x: &Array) -> Result<f64> {
     if is_half(x.dtype()) {
         return norm_sq(&cast(x, DType::F32)?);
     }
+    let _span = span("norm_sq", &[x], |n| (0, 2 * n, 0));
     let x = x.contiguous()?;
     if let Some(gpu) = kernels_for(&x) {
         return Ok(f64::from(gpu::samples::dot(gpu, &x, None)?));
@@ -40,6 +41,7 @@ pub fn dot(a: &Array, b: &Array) -> Result<f64> {
     if is_half(a.dtype()) {
         return dot(&cast(a, DType::F32)?, &cast(b, DType::F32)?);
     }
+    let _span = span("dot", &[a, b], |n| (0, 2 * n, 0));
     let (a, b) = (a.contiguous()?, b.contiguous()?);
     if let Some(gpu) = kernels_for(&a) {
         return Ok(f64::from(gpu::samples::dot(gpu, &a, Some(&b))?));

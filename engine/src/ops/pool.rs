@@ -6,7 +6,7 @@
 use super::by_row::{expect_shape, write_rows};
 use super::index::check_positions;
 use super::operand::same_device;
-use super::{cast, is_half, kernels_for, mean, through_f32, unsupported, with_real};
+use super::{cast, elements, is_half, kernels_for, mean, span, through_f32, unsupported, with_real};
 use crate::gpu;
 use crate::{Array, DType, Error, ErrorKind, Result};
 use selfsame_kernels::math::Real;
@@ -25,6 +25,11 @@ pub struct Pool2d {
 }
 
 impl Pool2d {
+    /// Pixels of a whole window.
+    fn area(&self) -> usize {
+        self.kernel.iter().product()
+    }
+
     /// Shape `[n, h', w', c]` of the result for x `[n, h, w, c]`.
     ///
     /// # Errors
@@ -81,6 +86,7 @@ pub fn max_pool2d(x: &Array, pool: &Pool2d) -> Result<(Array, Array)> {
         return Ok((cast(&y, x.dtype())?, index));
     }
     let shape @ [_, oh, ow, c] = pool.output_shape(x.shape())?;
+    let _span = span("max_pool2d", &[x], |_| (2 * elements(&shape), elements(&shape) * pool.area(), 0));
     let [_, h, w, _] = x.dims()?;
     check_pixels("max_pool2d", h * w)?;
     let x = x.contiguous()?;
@@ -127,6 +133,7 @@ pub fn max_pool2d_grad(dy: &Array, index: &Array, x_shape: &[usize]) -> Result<A
     if is_half(dy.dtype()) {
         return through_f32(dy, |dy| max_pool2d_grad(dy, index, x_shape));
     }
+    let _span = span(OP, &[dy, index], |n| (elements(x_shape), n, 0));
     expect_shape(OP, "index", index, dy.shape())?;
     let ([n, oh, ow, c], &[x_n, h, w, x_c]) = (dy.dims()?, expect_rank4(OP, x_shape)?);
     same_device(OP, dy, index)?;
@@ -171,6 +178,7 @@ pub fn avg_pool2d(x: &Array, pool: &Pool2d, count_padding: bool) -> Result<Array
         return through_f32(x, |x| avg_pool2d(x, pool, count_padding));
     }
     let shape @ [_, oh, ow, c] = pool.output_shape(x.shape())?;
+    let _span = span("avg_pool2d", &[x], |_| (elements(&shape), elements(&shape) * pool.area(), elements(&shape)));
     let [_, h, w, _] = x.dims()?;
     let x = x.contiguous()?;
     if let Some(gpu) = kernels_for(&x) {
@@ -205,6 +213,7 @@ pub fn avg_pool2d_grad(dy: &Array, x_shape: &[usize], pool: &Pool2d, count_paddi
         return through_f32(dy, |dy| avg_pool2d_grad(dy, x_shape, pool, count_padding));
     }
     let shape @ [_, oh, ow, _] = pool.output_shape(x_shape)?;
+    let _span = span(OP, &[dy], |n| (elements(x_shape), n * pool.area(), n));
     expect_shape(OP, "dy", dy, &shape)?;
     let &[n, h, w, c] = expect_rank4(OP, x_shape)?;
     let dy = dy.contiguous()?;
@@ -236,6 +245,7 @@ pub fn avg_pool2d_grad(dy: &Array, x_shape: &[usize], pool: &Pool2d, count_paddi
 /// # Errors
 /// When `x` has not four axes, or the type is not a float.
 pub fn global_avg_pool(x: &Array) -> Result<Array> {
+    let _span = span("global_avg_pool", &[x], |_| (0, 0, 0));
     expect_rank4("global_avg_pool", x.shape())?;
     if let Some(gpu) = kernels_for(x) {
         return gpu::pool::global_avg_pool(gpu, &x.contiguous()?);
@@ -248,6 +258,7 @@ pub fn global_avg_pool(x: &Array) -> Result<Array> {
 /// # Errors
 /// When shapes do not fit, or the type is not a float.
 pub fn global_avg_pool_grad(dy: &Array, x_shape: &[usize]) -> Result<Array> {
+    let _span = span("global_avg_pool_grad", &[dy], |_| (0, 0, 0));
     let &[n, h, w, c] = expect_rank4("global_avg_pool_grad", x_shape)?;
     expect_shape("global_avg_pool_grad", "dy", dy, &[n, c])?;
     if let Some(gpu) = kernels_for(dy) {

@@ -1,8 +1,9 @@
 //! Random arrays from Philox streams: element `i` depends on the stream and on `i` alone, never on threads or on how
 //! many numbers were drawn before.
 
-use super::{cast, is_half, with_real};
+use super::{cast, elements, is_half, with_real};
 use crate::gpu;
+use crate::profile::Work;
 use crate::{Array, DType, Device, Error, ErrorKind, Result};
 use selfsame_kernels::math::Real;
 use selfsame_kernels::philox::{Stream, fill_normal, fill_uniform};
@@ -19,6 +20,7 @@ pub fn uniform(shape: &[usize], dtype: DType, lo: f64, hi: f64, stream: &Stream,
     if is_half(dtype) {
         return cast(&uniform(shape, DType::F32, lo, hi, stream, device)?, dtype);
     }
+    let _span = device.span("uniform", || Work::moving(elements(shape) * dtype.size()).flop(2 * elements(shape)));
     if let (Some(gpu), DType::F32) = (device.gpu(), dtype) {
         return gpu::random::uniform(gpu, shape, ((hi - lo) as f32, lo as f32), stream);
     }
@@ -42,6 +44,10 @@ pub fn normal(shape: &[usize], dtype: DType, mean: f64, std: f64, stream: &Strea
     if is_half(dtype) {
         return cast(&normal(shape, DType::F32, mean, std, stream, device)?, dtype);
     }
+    let _span = device.span("normal", || {
+        let n = elements(shape);
+        Work::moving(n * dtype.size()).flop(2 * n).special(2 * n)
+    });
     if let (Some(gpu), DType::F32) = (device.gpu(), dtype) {
         return gpu::random::normal(gpu, shape, (std as f32, mean as f32), stream);
     }
@@ -62,6 +68,7 @@ pub fn normal(shape: &[usize], dtype: DType, mean: f64, std: f64, stream: &Strea
 /// # Errors
 /// When `p` is not in 0..=1.
 pub fn bernoulli(shape: &[usize], p: f64, stream: &Stream, device: &Device) -> Result<Array> {
+    let _span = device.span("bernoulli", || Work::moving(elements(shape)).flop(elements(shape)));
     if !(0.0..=1.0).contains(&p) {
         return Err(Error::new(ErrorKind::Config, "bernoulli", format!("p = {p}")).expected("0 <= p <= 1"));
     }
@@ -85,6 +92,7 @@ pub fn bernoulli(shape: &[usize], p: f64, stream: &Stream, device: &Device) -> R
 /// # Errors
 /// `OutOfMemory`.
 pub fn permutation(n: usize, stream: &Stream, device: &Device) -> Result<Array> {
+    let _span = device.span("permutation", Work::default);
     let mut order: Vec<i64> = (0..n as i64).collect();
     stream.clone().shuffle(&mut order);
     Array::from_slice(&order, &[n], device)

@@ -5,7 +5,7 @@
 //! axes lie innermost a row is one register of lanes; where they lie outside, lanes are rows of accumulators and the
 //! loop runs over the kept elements. Both give the same bits.
 
-use super::{Float, cast, is_half, kernels_for, unsupported};
+use super::{Float, cast, elements, is_half, kernels_for, span, unsupported};
 use crate::gpu::{self, rows::Reduction};
 use crate::{Array, DType, Element, Error, ErrorKind, Result};
 use selfsame_kernels::isa::Isa;
@@ -39,6 +39,7 @@ pub fn sum(x: &Array, axes: &[usize], keep: bool) -> Result<Array> {
 /// # Errors
 /// As for [`sum`], or when the type is not a float.
 pub fn mean(x: &Array, axes: &[usize], keep: bool) -> Result<Array> {
+    let _span = span("mean", &[x], |_| (0, 0, 0));
     if is_half(x.dtype()) {
         return through(DType::F32, x, |x| mean(x, axes, keep));
     }
@@ -105,6 +106,7 @@ where
 /// # Errors
 /// When `shape` does not broadcast to the shape of `x`.
 pub fn sum_to(x: &Array, shape: &[usize]) -> Result<Array> {
+    let _span = span("sum_to", &[x], |_| (0, 0, 0));
     let lead = x.rank().checked_sub(shape.len());
     let fits = lead.is_some_and(|lead| x.shape()[lead..].iter().zip(shape).all(|(&d, &to)| d == to || to == 1));
     let Some(lead) = lead.filter(|_| fits) else {
@@ -234,6 +236,7 @@ fn reduce<T: Element, F: Fold<T>>(op: &'static str, x: &Array, axes: &[usize], k
         .map(|(is_reduced, &len)| if *is_reduced { 1 } else { len })
         .collect();
     let (x, inner) = arrange(x, &is_reduced)?;
+    let _span = span(op, &[&x], |n| (elements(&shape), n, 0));
     if let Some(gpu) = kernels_for(&x) {
         let outer = shape.iter().product::<usize>() / inner.max(1);
         return gpu::rows::reduce(gpu, F::REDUCTION, &x, [outer, reduced, inner], &shape, op);

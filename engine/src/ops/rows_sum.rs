@@ -1,6 +1,6 @@
 //! Sums over samples per channel: bias gradients, gamma gradients, loss sums.
 
-use super::{Float, expect_same_shape, kernels_for, with_real};
+use super::{Float, expect_same_shape, kernels_for, span, with_real};
 use crate::cpu::samples::{leaf_dot, leaf_sum};
 use crate::gpu;
 use crate::{Array, Error, ErrorKind, Result, Rows, SampleSum};
@@ -11,6 +11,7 @@ use selfsame_kernels::isa::Isa;
 /// # Errors
 /// `Shape` when `rows` does not describe `x`; `DType` unless f32 or f64.
 pub fn rows_sum(x: &Array, rows: Rows) -> Result<SampleSum> {
+    let _span = span("rows_sum", &[x], |n| (0, n, 0));
     if let Some(gpu) = kernels_for(x) {
         return gpu::samples::rows_sum(gpu, x, None, rows, channels("rows_sum", x, rows)?);
     }
@@ -27,6 +28,7 @@ pub fn rows_sum(x: &Array, rows: Rows) -> Result<SampleSum> {
 /// # Errors
 /// As for [`rows_sum`], and when the shapes differ.
 pub fn rows_dot(a: &Array, b: &Array, rows: Rows) -> Result<SampleSum> {
+    let _span = span("rows_dot", &[a, b], |n| (0, 2 * n, 0));
     expect_same_shape("rows_dot", a, b)?;
     if let Some(gpu) = kernels_for(a) {
         return gpu::samples::rows_sum(gpu, a, Some(b), rows, channels("rows_dot", a, rows)?);

@@ -5,7 +5,7 @@
 
 use super::by_row::{expect_shape, split_last, write_rows};
 use super::operand::same_kind;
-use super::{Float, cast, is_half, kernels_for, through_f32, with_real};
+use super::{Float, cast, is_half, kernels_for, span, through_f32, with_real};
 use crate::gpu;
 use crate::{Array, DType, Result};
 use selfsame_kernels::isa::Isa;
@@ -20,6 +20,7 @@ pub fn softmax(x: &Array) -> Result<Array> {
     if is_half(x.dtype()) {
         return through_f32(x, softmax);
     }
+    let _span = span("softmax", &[x], |n| (n, 3 * n, 2 * n));
     if let Some(gpu) = kernels_for(x) {
         split_last("softmax", x)?;
         return gpu::rows::softmax(gpu, x);
@@ -42,6 +43,7 @@ pub fn softmax_grad(y: &Array, dy: &Array) -> Result<Array> {
     if is_half(y.dtype()) {
         return cast(&softmax_grad(&cast(y, DType::F32)?, &cast(dy, DType::F32)?)?, y.dtype());
     }
+    let _span = span("softmax_grad", &[y, dy], |n| (n, 4 * n, 0));
     if let Some(gpu) = kernels_for(y) {
         split_last("softmax_grad", y)?;
         return gpu::rows::softmax_grad(gpu, y, dy);
@@ -61,6 +63,7 @@ pub fn log_softmax(x: &Array) -> Result<Array> {
     if is_half(x.dtype()) {
         return through_f32(x, log_softmax);
     }
+    let _span = span("log_softmax", &[x], |n| (n, 5 * n, n));
     if let Some(gpu) = kernels_for(x) {
         split_last("log_softmax", x)?;
         return gpu::rows::log_softmax(gpu, x);
@@ -83,6 +86,7 @@ pub fn log_softmax_grad(y: &Array, dy: &Array) -> Result<Array> {
     if is_half(y.dtype()) {
         return cast(&log_softmax_grad(&cast(y, DType::F32)?, &cast(dy, DType::F32)?)?, y.dtype());
     }
+    let _span = span("log_softmax_grad", &[y, dy], |n| (n, 3 * n, n));
     if let Some(gpu) = kernels_for(y) {
         split_last("log_softmax_grad", y)?;
         return gpu::rows::log_softmax_grad(gpu, y, dy);
@@ -102,6 +106,7 @@ pub fn log_sum_exp(x: &Array) -> Result<Array> {
     if is_half(x.dtype()) {
         return through_f32(x, log_sum_exp);
     }
+    let _span = span("log_sum_exp", &[x], |n| (n / x.shape().last().copied().unwrap_or(1).max(1), 3 * n, n));
     let (lead, len) = split_last("log_sum_exp", x)?;
     if let Some(gpu) = kernels_for(x) {
         return gpu::rows::log_sum_exp(gpu, x, lead);

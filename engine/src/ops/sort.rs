@@ -4,7 +4,7 @@
 
 use super::by_row::{split_last, write_rows};
 use super::index::around_axis;
-use super::{is_half, kernels_for, through_f32, unsupported, with_real};
+use super::{is_half, kernels_for, span, through_f32, unsupported, with_real};
 use crate::gpu;
 use crate::{Array, DType, Element, Error, ErrorKind, Result, bf16, f16};
 use std::cmp::Ordering;
@@ -15,6 +15,7 @@ use std::cmp::Ordering;
 /// # Errors
 /// For rank 0 or bool.
 pub fn sort(x: &Array, descending: bool) -> Result<(Array, Array)> {
+    let _span = span("sort", &[x], |n| (3 * n, 0, 0));
     let (_, len) = split_last("sort", x)?;
     if let Some(gpu) = kernels_for(x) {
         return gpu::sort::ranked(gpu, "sort", x, (len, len), descending, x.shape());
@@ -38,6 +39,7 @@ pub fn argsort(x: &Array, descending: bool) -> Result<Array> {
 /// # Errors
 /// For rank 0, bool, or a `k` beyond the axis.
 pub fn topk(x: &Array, k: usize) -> Result<(Array, Array)> {
+    let _span = span("topk", &[x], |_| (0, 0, 0));
     let (lead, len) = split_last("topk", x)?;
     if k > len {
         return Err(Error::new(ErrorKind::Shape, "topk", format!("k = {k} of shape {:?}", x.shape()))
@@ -80,6 +82,7 @@ pub fn cumsum(x: &Array, axis: usize) -> Result<Array> {
     if is_half(x.dtype()) {
         return through_f32(x, |x| cumsum(x, axis));
     }
+    let _span = span("cumsum", &[x], |n| (n, n, 0));
     let lengths @ [_, len, inner] = around_axis("cumsum", x, axis)?;
     if let Some(gpu) = kernels_for(x) {
         return gpu::sort::cumsum(gpu, x, lengths);
@@ -191,6 +194,7 @@ fn ranked(
 }
 
 fn arg_extremum(op: &'static str, x: &Array, axis: usize, wanted: Ordering) -> Result<Array> {
+    let _span = span(op, &[x], |n| (0, n, 0));
     let lengths @ [_, len, _] = around_axis(op, x, axis)?;
     if len == 0 {
         return Err(Error::new(ErrorKind::Shape, op, format!("axis {axis} of shape {:?}", x.shape()))

@@ -1,7 +1,7 @@
 //! Element-wise updates that take their first operand by value and write in place when it is the only handle.
 
 use super::operand::{Operand, same_kind, write_blocks};
-use super::{Binary, binary, cast, is_half, kernels_for, with_real};
+use super::{Binary, binary, cast, is_half, kernels_for, span, with_real};
 use crate::gpu;
 use crate::{Array, DType, Element, Error, ErrorKind, Result};
 use selfsame_kernels::elementwise;
@@ -13,6 +13,7 @@ use selfsame_kernels::math::Real;
 /// When shapes, element types or devices differ, or for bool.
 pub fn add_assign(a: Array, b: &Array) -> Result<Array> {
     same_shape("add_assign", &a, b)?;
+    let _span = (!is_half(a.dtype())).then(|| span("add_assign", &[&a, b], |n| (n, n, 0)));
     if let Some(gpu) = kernels_for(b) {
         return gpu::update::add_assign(gpu, a, b);
     }
@@ -47,6 +48,7 @@ pub fn add_scaled(a: Array, alpha: f64, x: &Array) -> Result<Array> {
     if is_half(a.dtype()) {
         return in_f32(a, x, |a, x| add_scaled(a, alpha, x));
     }
+    let _span = span("add_scaled", &[&a, x], |n| (n, 2 * n, 0));
     let cpu = a.device().host();
     let isa = cpu.isa();
     with_real!(
@@ -66,6 +68,7 @@ pub fn scale(mut a: Array, alpha: f64) -> Result<Array> {
         let dtype = a.dtype();
         return cast(&scale(cast(&a, DType::F32)?, alpha)?, dtype);
     }
+    let _span = span("scale", &[&a], |n| (n, n, 0));
     let device = a.device().clone();
     if let Some(gpu) = device.gpu().filter(|_| a.dtype() == DType::F32) {
         return gpu::update::scale(gpu, a, alpha as f32);

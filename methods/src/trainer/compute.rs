@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use selfsame_autograd::{Grads, Tensor};
 use selfsame_engine::comm::Turn;
+use selfsame_engine::profile::{Phase, PhaseScope};
 use selfsame_engine::{Array, Comm, Device, Error, ErrorKind, Result, ops};
 use selfsame_models::{Ctx, Updates};
 
@@ -110,6 +111,11 @@ impl Job<'_> {
         self.joined(parts)
     }
 
+    /// Tells the profiler of a phase. Threads that work side by side have none: an owner of memory is the device's.
+    fn phase(&self, phase: Phase) -> Option<PhaseScope> {
+        (self.shares.len() == 1).then(|| self.shares[0].phase(phase))
+    }
+
     /// A rank whose micro-batches, if any, run one after another.
     fn rank(&self, views: &Views, comm: Arc<Comm>) -> Result<Part> {
         let rank = comm.rank();
@@ -126,9 +132,14 @@ impl Job<'_> {
     /// One graph.
     fn whole(&self, views: &Views, cx: Ctx) -> Result<Part> {
         let mut clock = Clock::start();
+        let phase = self.phase(Phase::Forward);
         let (loss, objective) = evaluated(self.method.loss(views, &cx)?)?;
+        drop(phase);
         let forward = clock.lap();
+        let phase = self.phase(Phase::Backward);
         let grads = loss.backward()?;
+        drop(loss);
+        drop(phase);
         let updates = cx.take_updates();
         let objective = Some((objective, Grads::default()));
         Ok(Part { grads, updates, objective, forward, backward: clock.lap() })
@@ -137,6 +148,7 @@ impl Job<'_> {
     /// Gradient caching.
     fn cached(&self, views: &Views, micro: &[Range<usize>], comm: Arc<Comm>) -> Result<Part> {
         let mut clock = Clock::start();
+        let phase = self.phase(Phase::Forward);
         let (device, first) = (&self.shares[comm.rank()], micro[0].start);
         let context = |images: &Range<usize>| (self.context)().comm(Arc::clone(&comm)).first_image(images.start);
         let (mut embedded, mut targets, mut updates) = (Vec::new(), Vec::new(), Updates::default());
@@ -150,7 +162,9 @@ impl Job<'_> {
         let Evaluated { objective, grads: own, dz } = self.objective(&embedded, &targets, &cx)?;
         updates.merge(cx.take_updates())?;
         drop((embedded, targets));
+        drop(phase);
         let forward = clock.lap();
+        let phase = self.phase(Phase::Backward);
 
         let mut grads = Grads::default();
         for images in micro {
@@ -158,6 +172,7 @@ impl Job<'_> {
             let z = self.method.embed(&views.part(images, device)?, &context(images).apart(true))?;
             grads.merge(backward(z, &dz, images.start - first..images.end - first)?)?;
         }
+        drop(phase);
         Ok(Part { grads, updates, objective: Some((objective, own)), forward, backward: clock.lap() })
     }
 
@@ -214,6 +229,7 @@ impl Job<'_> {
     fn objective(&self, embedded: &[NamedArrays], targets: &[NamedArrays], cx: &Ctx) -> Result<Evaluated> {
         let z = Embeddings::concat(embedded, Tensor::leaf)?;
         let all = z.clone().and(Embeddings::concat(targets, Tensor::constant)?)?;
+        let _loss = self.shares[0].region("loss");
         let (loss, objective) = evaluated(self.method.objective(&all, cx)?)?;
         let grads = loss.backward()?;
         let dz = z.iter().map(|(_, z)| grads.get(z)).collect::<Result<_>>()?;

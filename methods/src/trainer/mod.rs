@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use selfsame_autograd::ParamSet;
 use selfsame_autograd::optim::Optimizer;
 use selfsame_autograd::schedule::Schedule;
+use selfsame_engine::profile::Phase;
 use selfsame_engine::{Array, DType, Device, Error, ErrorKind, Result, ops};
 use selfsame_models::{Ctx, Init};
 
@@ -208,6 +209,7 @@ impl Trainer {
         let Computed { objective: Objective { loss, scalars, embeddings }, grads, updates, forward, backward } =
             computed;
         let mut clock = Clock::start();
+        let phase = self.device.phase(Phase::Optimizer);
         let stats = match self.optimizer.step(&self.params, &grads, lr) {
             Err(error) if error.kind() == ErrorKind::NonFinite => return Err(self.diagnose(views, &error.sentence())),
             result => result?,
@@ -215,6 +217,7 @@ impl Trainer {
         drop(grads);
         updates.commit()?;
         self.method.after_step(self.step)?;
+        drop(phase);
         let optimizer = clock.lap();
         self.step += 1;
 

@@ -39,6 +39,11 @@ impl ConvShape {
         })
     }
 
+    /// Taps of an output, padding ones counted.
+    pub(crate) fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1] * self.c / self.groups
+    }
+
     /// Elements of x.
     pub(crate) fn x_len(&self) -> usize {
         self.n * self.h * self.w * self.c

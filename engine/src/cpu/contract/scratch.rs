@@ -7,12 +7,14 @@
 use super::super::pages::Pages;
 use super::lanes::Real;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// A pool of buffers, shared by the threads of one device.
 #[derive(Default)]
 pub(crate) struct Scratch {
     free: Mutex<Vec<Pages>>,
+    held: AtomicUsize,
 }
 
 impl Scratch {
@@ -23,10 +25,19 @@ impl Scratch {
         let best = (0..free.len()).filter(|&i| free[i].len() >= bytes).min_by_key(|&i| free[i].len());
         let memory = best.map(|i| free.swap_remove(i));
         drop(free);
-        let memory = memory.or_else(|| Pages::new(bytes)).unwrap_or_else(|| {
+        let made = || {
+            self.held.fetch_add(bytes, Ordering::Relaxed);
+            Pages::new(bytes)
+        };
+        let memory = memory.or_else(made).unwrap_or_else(|| {
             std::alloc::handle_alloc_error(std::alloc::Layout::array::<T>(len).expect("a size the system refused"))
         });
         Lease { memory: Some(memory), len, pool: self, element: PhantomData }
+    }
+
+    /// Bytes of all buffers, on loan or not.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 }
 

@@ -54,7 +54,7 @@ fn check<T: Scalar>(expected: &[T], run: impl Fn(&Context<'_>) -> Vec<T>) {
     let expected = bits(expected);
     for isa in Isa::available() {
         for threads in [1, 2, 3] {
-            let (workers, scratch) = (Workers::new(threads).unwrap(), Scratch::default());
+            let (workers, scratch) = (Workers::new(threads, Default::default()).unwrap(), Scratch::default());
             // What the last user left behind must not matter.
             let mut used: Vec<_> = (0..8).map(|_| scratch.lease::<T>(1 << 16)).collect();
             used.iter_mut().for_each(|lease| lease.fill(T::of(f64::NAN)));

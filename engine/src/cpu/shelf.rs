@@ -1,0 +1,97 @@
+//! What a memory pool does with the pieces it gets back: the policy, apart from the memory, so that a plan can be made
+//! with sizes alone.
+
+use std::collections::BTreeMap;
+
+use super::pages::ALIGN;
+
+/// A new piece of this size or more makes room first: the pool then holds no more than what once lived at one time,
+/// instead of pieces of sizes that a later phase of the step has no use for.
+pub(super) const LARGE: usize = 1 << 20;
+
+/// Pieces kept for reuse, by size.
+pub(crate) struct Shelf<P> {
+    free: BTreeMap<usize, Vec<P>>,
+    cached: usize,
+}
+
+impl<P> Default for Shelf<P> {
+    fn default() -> Self {
+        Shelf { free: BTreeMap::new(), cached: 0 }
+    }
+}
+
+impl<P> Shelf<P> {
+    /// Bytes kept.
+    pub(crate) fn cached(&self) -> usize {
+        self.cached
+    }
+
+    /// A kept piece for a request of size class `wanted`, with its size: at most a quarter larger.
+    pub(crate) fn reuse(&mut self, wanted: usize) -> Option<(usize, P)> {
+        let (&size, pieces) = self.free.range_mut(wanted..=wanted + wanted / 4).next()?;
+        let piece = pieces.pop().expect("empty lists are removed");
+        if pieces.is_empty() {
+            self.free.remove(&size);
+        }
+        self.cached -= size;
+        Some((size, piece))
+    }
+
+    /// Drops kept pieces before a new one of size class `wanted` is made, `live` bytes being live and `peak` the most
+    /// that ever were.
+    pub(crate) fn make_room(&mut self, wanted: usize, live: usize, peak: usize) {
+        if wanted >= LARGE {
+            let footprint = peak.max(live + wanted);
+            self.shrink((live + self.cached + wanted).saturating_sub(footprint));
+        }
+    }
+
+    /// Keeps a piece.
+    pub(crate) fn keep(&mut self, size: usize, piece: P) {
+        self.cached += size;
+        self.free.entry(size).or_default().push(piece);
+    }
+
+    /// Drops all.
+    pub(crate) fn clear(&mut self) {
+        self.free.clear();
+        self.cached = 0;
+    }
+
+    /// Drops pieces, largest first, until `bytes` are freed or none is left.
+    fn shrink(&mut self, bytes: usize) {
+        let mut freed = 0;
+        while freed < bytes
+            && let Some(mut largest) = self.free.last_entry()
+        {
+            let size = *largest.key();
+            largest.get_mut().pop();
+            if largest.get().is_empty() {
+                largest.remove();
+            }
+            freed += size;
+            self.cached -= size;
+        }
+    }
+}
+
+/// Sizes are rounded up in steps of an eighth of their power of two, so that slightly different shapes share pieces.
+pub(crate) fn size_class(bytes: usize) -> usize {
+    let bytes = bytes.max(ALIGN);
+    let step = (1usize << bytes.ilog2()) / 8;
+    bytes.next_multiple_of(step.max(ALIGN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_classes_waste_at_most_an_eighth() {
+        for bytes in [1usize, 64, 65, 1000, 4097, 123_456, 10_000_001] {
+            let class = size_class(bytes);
+            assert!(class >= bytes && class <= (bytes + bytes / 8).max(2 * ALIGN).next_multiple_of(ALIGN));
+        }
+    }
+}
