@@ -7,6 +7,7 @@
 use super::{Float, unsupported, with_real};
 use crate::cpu::passes::{Slices, over_chunks};
 use crate::gpu::{self, GpuDevice};
+use crate::profile::{Span, Work};
 use crate::{Array, DType, Device, Error, ErrorKind, Result};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::math::Real;
@@ -37,6 +38,7 @@ pub fn norms_sq(arrays: &[&Array]) -> Result<Vec<f64>> {
 pub fn decayed_squares(tensors: &[Tensors<'_, 0, 2>], decays: &[f64]) -> Result<Vec<[f64; 3]>> {
     const OP: &str = "decayed_squares";
     let Some(common) = Common::of(OP, tensors, decays.len())? else { return Ok(Vec::new()) };
+    let _span = common.span(OP, tensors);
     if let Some(gpu) = common.kernels() {
         return gpu::optim::decayed_squares(gpu, tensors, decays);
     }
@@ -56,6 +58,7 @@ pub fn decayed_squares(tensors: &[Tensors<'_, 0, 2>], decays: &[f64]) -> Result<
 pub fn sgd_step(tensors: &mut [Tensors<'_, 2, 1>], steps: &[Sgd<f64>]) -> Result<Vec<f64>> {
     const OP: &str = "sgd_step";
     let Some(common) = Common::of(OP, tensors, steps.len())? else { return Ok(Vec::new()) };
+    let _span = common.span(OP, tensors);
     if let Some(gpu) = common.kernels() {
         return gpu::optim::sgd_step(gpu, tensors, steps);
     }
@@ -72,6 +75,7 @@ pub fn sgd_step(tensors: &mut [Tensors<'_, 2, 1>], steps: &[Sgd<f64>]) -> Result
 pub fn adamw_step(tensors: &mut [Tensors<'_, 3, 1>], steps: &[AdamW<f64>]) -> Result<Vec<f64>> {
     const OP: &str = "adamw_step";
     let Some(common) = Common::of(OP, tensors, steps.len())? else { return Ok(Vec::new()) };
+    let _span = common.span(OP, tensors);
     if let Some(gpu) = common.kernels() {
         return gpu::optim::adamw_step(gpu, tensors, steps);
     }
@@ -90,6 +94,7 @@ pub fn adamw_step(tensors: &mut [Tensors<'_, 3, 1>], steps: &[AdamW<f64>]) -> Re
 pub fn lars_step(tensors: &mut [Tensors<'_, 2, 1>], steps: &[Lars<f64>]) -> Result<()> {
     const OP: &str = "lars_step";
     let Some(common) = Common::of(OP, tensors, steps.len())? else { return Ok(()) };
+    let _span = common.span(OP, tensors);
     if let Some(gpu) = common.kernels() {
         return gpu::optim::lars_step(gpu, tensors, steps);
     }
@@ -110,6 +115,7 @@ pub fn lars_step(tensors: &mut [Tensors<'_, 2, 1>], steps: &[Lars<f64>]) -> Resu
 pub fn lars_velocity(tensors: &mut [Tensors<'_, 2, 1>], steps: &[Lars<f64>]) -> Result<Vec<f64>> {
     const OP: &str = "lars_velocity";
     let Some(common) = Common::of(OP, tensors, steps.len())? else { return Ok(Vec::new()) };
+    let _span = common.span(OP, tensors);
     if let Some(gpu) = common.kernels() {
         return gpu::optim::lars_velocity(gpu, tensors, steps);
     }
@@ -126,6 +132,7 @@ pub fn lars_velocity(tensors: &mut [Tensors<'_, 2, 1>], steps: &[Lars<f64>]) -> 
 pub fn lars_walk(tensors: &mut [Tensors<'_, 2, 1>], steps: &[Lars<f64>]) -> Result<()> {
     const OP: &str = "lars_walk";
     let Some(common) = Common::of(OP, tensors, steps.len())? else { return Ok(()) };
+    let _span = common.span(OP, tensors);
     if let Some(gpu) = common.kernels() {
         return gpu::optim::lars_walk(gpu, tensors, steps);
     }
@@ -146,6 +153,7 @@ pub fn lars_walk(tensors: &mut [Tensors<'_, 2, 1>], steps: &[Lars<f64>]) -> Resu
 pub fn lamb_moments(tensors: &mut [Tensors<'_, 3, 1>], steps: &[Lamb<f64>]) -> Result<Vec<[f64; 2]>> {
     const OP: &str = "lamb_moments";
     let Some(common) = Common::of(OP, tensors, steps.len())? else { return Ok(Vec::new()) };
+    let _span = common.span(OP, tensors);
     if let Some(gpu) = common.kernels() {
         return gpu::optim::lamb_moments(gpu, tensors, steps);
     }
@@ -163,6 +171,7 @@ pub fn lamb_moments(tensors: &mut [Tensors<'_, 3, 1>], steps: &[Lamb<f64>]) -> R
 pub fn lamb_walk(tensors: &mut [Tensors<'_, 3, 1>], steps: &[Lamb<f64>], rates: &[f64]) -> Result<()> {
     const OP: &str = "lamb_walk";
     let Some(common) = Common::of(OP, tensors, steps.len().min(rates.len()))? else { return Ok(()) };
+    let _span = common.span(OP, tensors);
     if let Some(gpu) = common.kernels() {
         return gpu::optim::lamb_walk(gpu, tensors, steps, rates);
     }
@@ -182,6 +191,7 @@ pub fn lamb_walk(tensors: &mut [Tensors<'_, 3, 1>], steps: &[Lamb<f64>], rates: 
 pub fn average(tensors: &mut [Tensors<'_, 1, 1>], average: Average<f64>) -> Result<()> {
     const OP: &str = "average";
     let Some(common) = Common::of(OP, tensors, tensors.len())? else { return Ok(()) };
+    let _span = common.span(OP, tensors);
     if let Some(gpu) = common.kernels() {
         return gpu::optim::average(gpu, tensors, average);
     }
@@ -239,6 +249,12 @@ impl Common {
             }
         }
         Ok(Some(common))
+    }
+
+    /// Opens the span of the pass, which moves what it reads, and twice what it changes.
+    fn span<const W: usize, const R: usize>(&self, op: &'static str, tensors: &[Tensors<'_, W, R>]) -> Span {
+        let elements = || tensors.iter().filter_map(|tensor| tensor.arrays().next()).map(Array::numel).sum::<usize>();
+        self.device.span(op, || Work::moving((2 * W + R) * self.dtype.size() * elements()))
     }
 
     /// The device whose kernels compute the pass: on a GPU device, f32 is theirs.

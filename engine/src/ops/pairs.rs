@@ -11,6 +11,7 @@
 use super::operand::same_kind;
 use super::{Float, with_real};
 use crate::cpu::pairs::{Mask, Problem, Side, Sides, Statistics, Sums, pair_gradients, pair_sums};
+use crate::profile::Work;
 use crate::{Array, Device, Error, ErrorKind, Result};
 
 pub use crate::cpu::pairs::PairTerm;
@@ -233,6 +234,16 @@ impl Operands {
         Ok(Operands { rows: rows.contiguous()?, columns: columns.contiguous()?, dims: [m, n, d], mask })
     }
 
+    /// What `products` matrix products over all pairs cost, one of them the dot products. Where rows are the columns,
+    /// half of these are computed; each gives its share of the gradient to both of its rows.
+    fn work(&self, sides: Sides, products: usize) -> Work {
+        let [m, n, d] = self.dims;
+        let pairs = m * n;
+        let dots = if sides == Sides::Symmetric { pairs / 2 } else { pairs };
+        let bytes = products * (m + n) * d * self.rows.dtype().size();
+        Work::moving(bytes).flop(2 * d * (dots + (products - 1) * pairs)).special(dots)
+    }
+
     fn problem<T: Float>(&self, term: PairTerm, sides: Sides) -> Result<Problem<'_, T>> {
         let (rows, columns) = (self.rows.as_slice()?, self.columns.as_slice()?);
         Ok(Problem { rows, columns, dims: self.dims, term: term.cast(), mask: &self.mask, sides })
@@ -254,6 +265,7 @@ fn forward(
 ) -> Result<[PairRows; 2]> {
     let operands = Operands::new(op, sides, arrays, excluded)?;
     let device = arrays[0].device();
+    let _span = device.span(op, || operands.work(sides, 1));
     with_real!(op, arrays[0].dtype(), T, {
         let problem = operands.problem::<T>(term, sides)?;
         let PairStatistics { weighted_dot, top } = statistics;
@@ -302,6 +314,7 @@ fn backward(
     let [m, n, d] = operands.dims;
     let (row, column) = (side(op, "row", row, m, arrays[0])?, side(op, "column", column, n, arrays[0])?);
     let device = arrays[0].device();
+    let _span = device.span(op, || operands.work(sides, if sides == Sides::Both { 3 } else { 2 }));
     with_real!(op, arrays[0].dtype(), T, {
         let problem = operands.problem::<T>(term, sides)?;
         let sides_of: [Side<'_, T>; 2] = [

@@ -3,9 +3,10 @@
 use crate::profile::{Kind, Work};
 use crate::{Array, Device, Rows, ops};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// Primitives whose span is opened by the function that they call first of all.
-const THROUGH: [(&str, &str); 16] = [
+const THROUGH: [(&str, &str); 23] = [
     ("binary_scalar", "binary"),
     ("scalar_binary", "binary"),
     ("add", "binary"),
@@ -22,14 +23,26 @@ const THROUGH: [(&str, &str); 16] = [
     ("argsort", "sort"),
     ("argmax", "arg_extremum"),
     ("argmin", "arg_extremum"),
+    ("norms_sq", "decayed_squares"),
+    ("pair_rows", "forward"),
+    ("pair_rows_and_columns", "forward"),
+    ("pair_rows_symmetric", "forward"),
+    ("pair_rows_grad", "backward"),
+    ("pair_rows_and_columns_grad", "backward"),
+    ("pair_rows_symmetric_grad", "backward"),
 ];
+
+/// The files of a folder and of those in it.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
 
 /// Functions of the folder by name: whether they are public, and their bodies.
 fn functions() -> BTreeMap<String, (bool, String)> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ops");
     let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let source = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+    for path in files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/ops"))) {
+        let source = std::fs::read_to_string(path).unwrap();
         let source = source.split("#[cfg(test)]\nmod tests").next().unwrap();
         for (at, _) in source.match_indices("fn ") {
             let line = source[..at].rfind('\n').map_or(0, |newline| newline + 1);

@@ -36,6 +36,13 @@ pub fn sinkhorn(scores: &Array, options: &Sinkhorn, comm: &Comm) -> Result<Sinkh
         return sinkhorn(&cast(scores, DType::F32)?, options, comm);
     }
     options.check(scores)?;
+    // An iteration reads the codes in place once and computes with each twice; the first pass and the last go over
+    // scores and codes. With a tolerance, as many iterations as it may take at most.
+    let passes = options.iterations() + 2;
+    let size = scores.dtype().size();
+    let _span = scores.device().span(OP, || {
+        Work::moving(2 * passes * scores.numel() * size).flop(4 * passes * scores.numel()).special(scores.numel())
+    });
     with_real!(OP, scores.dtype(), T, normalise::<T>(&scores.contiguous()?, options, comm))
 }
 
