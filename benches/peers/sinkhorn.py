@@ -88,18 +88,20 @@ def main():
                 versions[side] = result.get("version") or result["isa"]
 
     medians = {side: statistics.median(figures) for side, figures in seconds.items()}
-    print(f"{cpu_name()}, {os.cpu_count()} cores, {args.threads} threads, {versions['torch']}")
+    load = f"load average {os.getloadavg()[1]:.1f}"
+    print(f"{cpu_name()}, {os.cpu_count()} cores, {args.threads} threads, {versions['torch']}, {load}")
     print(f"{'':18}{'ms':>9}{'range':>18}{'torch / it':>12}{'tuned / it':>12}{'column error':>14}")
     for side, figures in seconds.items():
         low, high = 1e3 * min(figures), 1e3 * max(figures)
         ratios = "".join(f"{medians[peer] / medians[side]:12.2f}" for peer in SIDES[2:])
-        print(f"{side:18}{1e3 * medians[side]:9.2f}{f'{low:.1f}-{high:.1f}':>18}{ratios}{errors[side]:14.4f}")
+        print(f"{side:18}{1e3 * medians[side]:9.2f}{f'{low:.1f}-{high:.1f}':>18}{ratios}{errors[side]:14.1e}")
     if args.out:
         report = {
             "cpu": cpu_name(),
             "cores": os.cpu_count(),
             "threads": args.threads,
             "date": str(datetime.date.today()),
+            "load_average": os.getloadavg(),
             "case": {"samples": SAMPLES, "prototypes": PROTOTYPES, "iterations": ITERATIONS, "epsilon": EPSILON},
             "rounds": args.rounds,
             "repetitions": args.repetitions,
