@@ -1,7 +1,7 @@
 //! Mutations that change nothing, each with the reason.
 
 use super::mutation::{
-    Mutant::{self, EndMinus, EndPlus, EndRemoved, IndexFlipped, IndexPlus, Removed},
+    Mutant::{self, EndMinus, EndPlus, EndRemoved, IndexFlipped, Removed},
     Mutated,
 };
 use super::site::Operation;
