@@ -51,8 +51,8 @@ pub use linear::linear_weight_grad;
 pub use matmul::matmul;
 pub use norm::{dot, norm_sq};
 pub use optim::{
-    Tensors, adamw_step, average, decayed_squares, lamb_moments, lamb_walk, lars_step, lars_velocity, lars_walk, norms_sq,
-    sgd_step,
+    Tensors, adamw_step, average, decayed_squares, lamb_moments, lamb_walk, lars_step, lars_velocity, lars_walk,
+    norms_sq, sgd_step,
 };
 pub use pool::{
     Pool2d, avg_pool2d, avg_pool2d_grad, global_avg_pool, global_avg_pool_grad, max_pool2d, max_pool2d_grad,
