@@ -230,7 +230,7 @@ mod loops {
             while half > 0 {
                 for lanes in &mut lanes {
                     for i in 0..half {
-                        lanes[i] = lanes[i] + lanes[i + half];
+                        lanes[i] += lanes[i + half];
                     }
                 }
                 half /= 2;

@@ -156,13 +156,7 @@ mod tests {
 
     /// No clipping, betas of 1/2 and 3/4, no epsilon.
     fn plain() -> LambOptions {
-        LambOptions {
-            betas: (0.5, 0.75),
-            eps: 0.0,
-            weight_decay: 0.5,
-            max_grad_norm: None,
-            ..LambOptions::default()
-        }
+        LambOptions { betas: (0.5, 0.75), eps: 0.0, weight_decay: 0.5, max_grad_norm: None, ..LambOptions::default() }
     }
 
     #[test]

@@ -55,8 +55,8 @@ pub use linear::linear_weight_grad;
 pub use matmul::matmul;
 pub use norm::{dot, norm_sq};
 pub use optim::{
-    Tensors, adamw_step, average, decayed_squares, lamb_moments, lamb_walk, lars_step, lars_velocity, lars_walk, norms_sq,
-    sgd_step,
+    Tensors, adamw_step, average, decayed_squares, lamb_moments, lamb_walk, lars_step, lars_velocity, lars_walk,
+    norms_sq, sgd_step,
 };
 pub use pairs::{
     Excluded, PairRows, PairSide, PairStatistics, PairTerm, pair_rows, pair_rows_and_columns, pair_rows_and_columns_grad,
