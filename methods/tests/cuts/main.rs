@@ -4,6 +4,7 @@ mod toy;
 
 use std::time::Duration;
 
+use selfsame_engine::cpu::CpuDevice;
 use selfsame_engine::{Device, ErrorKind, Result};
 use selfsame_methods::method::MethodSpec;
 use selfsame_methods::trainer::{Cut, Plan, Trainer};
@@ -42,26 +43,25 @@ struct Trained {
     state: Vec<u8>,
 }
 
-fn trainer(setting: &Setting, cut: Cut, threads: usize) -> Result<Trainer> {
+fn trainer(setting: &Setting, cut: Cut, device: &Device) -> Result<Trainer> {
     let mut config = settings::defaults(setting.spec)?;
     let batch = format!("batch={}", setting.images);
     for setting in [&batch[..], "warmup_epochs=0"].iter().chain(setting.settings) {
         config.apply_setting(setting)?;
     }
     let plan = Plan::of(&config, setting.images * 10)?;
-    Trainer::new(setting.spec, &config, &plan, &Device::cpu_with(threads)?)?.with_cut(cut)
-}
-
-fn device(trainer: &Trainer) -> Device {
-    trainer.params().iter().next().expect("a parameter").1.array().device().clone()
+    Trainer::new(setting.spec, &config, &plan, device)?.with_cut(cut)
 }
 
 fn trained(setting: &Setting, cut: Cut, threads: usize) -> Result<Trained> {
-    let mut trainer = trainer(setting, cut, threads)?;
-    let device = device(&trainer);
+    trained_on(&Device::cpu_with(threads)?, setting, cut)
+}
+
+fn trained_on(device: &Device, setting: &Setting, cut: Cut) -> Result<Trained> {
+    let mut trainer = trainer(setting, cut, device)?;
     let mut numbers = Vec::new();
     for step in 0..setting.steps {
-        let record = trainer.step(&views(setting.images, setting.size, step, &device), Duration::ZERO)?;
+        let record = trainer.step(&views(setting.images, setting.size, step, device), Duration::ZERO)?;
         let deviation = record.embedding_std.expect("both methods show their embeddings");
         numbers.push([record.loss, record.grad_norm, deviation].map(f64::to_bits));
     }
@@ -167,6 +167,23 @@ fn simclr_on_ranks_has_the_loss_of_one() {
     }
 }
 
+/// On a device with kernels, which ranks and micro-batches use from several threads.
+#[test]
+fn cuts_on_a_device_with_kernels_have_the_bits_of_the_cpu() {
+    let short = Setting { images: 32, steps: 2, ..BATCH_NORM };
+    let device = Device::open_beside("simt:unchecked", CpuDevice::new(2).unwrap()).unwrap();
+    for (batch_norm, cached, sizes) in [
+        (Frozen, CACHED, &[&[16, 16][..]][..]),
+        (Lockstep, TOGETHER, &[&[16, 16]]),
+        (Lockstep, CACHED, &[&[16], &[16]]),
+    ] {
+        let whole = trained(&short, cut(&[&[32]], cached, batch_norm), 2).unwrap();
+        let found = trained_on(&device, &short, cut(sizes, cached, batch_norm)).unwrap();
+        assert_eq!(found.numbers, whole.numbers, "{batch_norm:?} {sizes:?}");
+        assert!(found.state == whole.state, "{batch_norm:?} {sizes:?}");
+    }
+}
+
 #[test]
 fn local_batch_norm_has_one_group_per_micro_batch() {
     // Blocks of 16 images are what local groups are when micro-batches have 16 images.
@@ -184,8 +201,8 @@ fn local_batch_norm_has_one_group_per_micro_batch() {
 fn caching_holds_the_activations_of_one_micro_batch() {
     let peak = |sizes: &[&[usize]], cached| {
         let large = Setting { size: 32, ..GROUP_NORM };
-        let mut trainer = trainer(&large, cut(sizes, cached, Lockstep), 1).unwrap();
-        let device = device(&trainer);
+        let device = Device::cpu_with(1).unwrap();
+        let mut trainer = trainer(&large, cut(sizes, cached, Lockstep), &device).unwrap();
         let views = views(64, 32, 0, &device);
         trainer.step(&views, Duration::ZERO).unwrap();
         device.host().memory().reset_peak();
@@ -234,9 +251,9 @@ fn a_failed_step_under_a_cut_changes_nothing_and_names_the_operation() {
     for (sizes, cached) in [(&[&[32, 32][..]][..], CACHED), (&[&[16, 16], &[32]], TOGETHER), (&[&[32], &[32]], CACHED)]
     {
         let bad = Setting { settings: &["objective=ntxent"], ..GROUP_NORM };
-        let mut trainer = trainer(&bad, cut(sizes, cached, Lockstep), 2).unwrap();
+        let device = Device::cpu_with(2).unwrap();
+        let mut trainer = trainer(&bad, cut(sizes, cached, Lockstep), &device).unwrap();
         let before = trainer.snapshot().unwrap();
-        let device = device(&trainer);
         let mut bad = views(64, 8, 0, &device);
         let weight = trainer.params().iter().find(|(path, _)| *path == "head.weight").unwrap().1.clone();
         let kept = weight.array();
