@@ -182,6 +182,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::CpuDevice;
     use crate::{Array, DType, Device, ops};
 
     /// Something like a step: parts that grow with the batch, with its square, per leaf of 16, and not at all.
@@ -197,21 +198,31 @@ mod tests {
         drop((ops::softmax(&again).unwrap(), leaves));
     }
 
-    fn probe(batch: usize) -> Probe {
-        let device = Device::cpu_with(1).unwrap();
+    fn probe_on(name: &str, batch: usize) -> Probe {
+        let device = Device::open_beside(name, CpuDevice::new(1).unwrap()).unwrap();
         device.begin_memory_log();
         let _workspace = device.owned_by(Owner::Workspace);
         step(&device, batch);
+        let stats = device.memory();
+        assert_eq!(stats.by_owner.iter().sum::<usize>(), stats.live);
         Probe { batch, log: device.end_memory_log().unwrap() }
+    }
+
+    fn probe(batch: usize) -> Probe {
+        probe_on("cpu", batch)
     }
 
     #[test]
     fn a_plan_is_what_a_run_then_needs() {
-        let (small, large) = (probe(16), probe(32));
-        for batch in [24, 40, 100, 333, 512, 1024] {
-            let (planned, measured) = (plan(&small, &large, batch).unwrap(), probe(batch).log.peak().unwrap());
-            assert_eq!(planned.by_owner, measured.by_owner, "batch {batch}");
-            assert_eq!(planned.pieces[0].shape, measured.pieces[0].shape);
+        for (name, batches) in [("cpu", &[24, 40, 100, 333, 512, 1024][..]), ("simt:unchecked", &[24, 40, 100])] {
+            let (small, large) = (probe_on(name, 16), probe_on(name, 32));
+            for &batch in batches {
+                let planned = plan(&small, &large, batch).unwrap();
+                let measured = probe_on(name, batch).log.peak().unwrap();
+                assert_eq!(planned.by_owner, measured.by_owner, "{name}, batch {batch}");
+                assert!(planned.of(Owner::Saved) > 0);
+                assert_eq!(planned.pieces[0].shape, measured.pieces[0].shape);
+            }
         }
     }
 
