@@ -42,14 +42,16 @@ mod dots;
 pub mod gradient;
 mod rows;
 mod symmetric;
+pub mod tensor;
 mod term;
 
 pub use symmetric::pair_rows_symmetric;
 
 /// The kernels of this family.
 #[cfg(not(target_arch = "nvptx64"))]
-pub(super) static KERNELS: &[&kernel::KernelSpec] =
-    &joined::<{ ROWS.len() + gradient::KERNELS.len() }>(&[ROWS, gradient::KERNELS]);
+pub(super) static KERNELS: &[&kernel::KernelSpec] = &joined::<
+    { ROWS.len() + gradient::KERNELS.len() + tensor::KERNELS.len() },
+>(&[ROWS, gradient::KERNELS, tensor::KERNELS]);
 
 #[cfg(not(target_arch = "nvptx64"))]
 const ROWS: &[&kernel::KernelSpec] = &[

@@ -5,6 +5,7 @@ use crate::case::{Case, exactly, noise};
 use crate::reference::{self, PairTerm};
 
 pub(super) mod gradient;
+pub(super) mod tensor;
 
 /// Rows, columns, and which pairs are left out.
 #[derive(Clone)]

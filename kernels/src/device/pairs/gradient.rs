@@ -1,11 +1,11 @@
 //! The gradient of the rows: G, and its product with the columns.
 //!
-//! Rows of up to 256 elements are done in one kernel. A thread block owns 64 rows. For each tile of 128 columns it
+//! Rows of up to 256 elements are done in one kernel. A thread block owns 64 rows. For each tile of 64 columns it
 //! computes the dot products again, then G, which goes to shared memory, and multiplies G with the columns into
 //! registers:
 //!
 //! ```text
-//!           128 columns                        128 or 256 elements
+//!            64 columns                        128 or 256 elements
 //!         +-------------+                     +-------------------+
 //! 64 rows | dots, then G| -> shared memory -> | sums of G k       |  warp w: rows 8 w .. 8 w + 7;
 //!         +-------------+                     +-------------------+  lane l: elements 4 l .. 4 l + 3 (and 128 more)
@@ -48,15 +48,17 @@ pub(super) const KERNELS: &[&kernel::KernelSpec] = &[
 /// Rows of a thread in a tile of dot products.
 const ROWS: usize = 4;
 
-/// Columns of a tile.
-const TILE: u32 = edge::<COLUMNS>();
+/// Columns of a thread in a tile of the gradient: few, because registers hold the gradient's sums as well.
+const NARROW: usize = 4;
+
+/// Columns of such a tile.
+const TILE: u32 = edge::<NARROW>();
 
 /// Elements from one row of G to the next in shared memory.
 const G_PITCH: u32 = TILE + 4;
 
-/// Bytes of a tile of G.
-#[cfg(not(target_arch = "nvptx64"))]
-const G_BYTES: u64 = 4 * (edge::<ROWS>() * G_PITCH) as u64;
+/// Elements of a tile of G.
+const G_LEN: u32 = edge::<ROWS>() * G_PITCH;
 
 /// Rows of a warp in the product with G.
 const WARP_ROWS: usize = 8;
@@ -67,16 +69,23 @@ const STEP: u32 = THREADS / WARP;
 /// Elements of a row that a warp multiplies at once, four to a lane.
 const WIDTH: u32 = 4 * WARP;
 
+/// Bytes of a tile of G and of two steps of columns of `wide` times [`WIDTH`] elements.
+#[cfg(not(target_arch = "nvptx64"))]
+const fn gradient_bytes(wide: u32) -> u64 {
+    4 * (G_LEN + 2 * STEP * WIDTH * wide) as u64
+}
+
 /// The weights of rows or columns, and their values, which [`Form::ONLINE`] alone reads.
 #[derive(Clone, Copy)]
-struct Side {
-    weight: In<f32>,
-    value: In<f32>,
+pub(super) struct Side {
+    pub(super) weight: In<f32>,
+    pub(super) value: In<f32>,
 }
 
 impl Side {
+    /// (weight, value).
     #[inline(always)]
-    fn get<F: Form>(&self, at: u32) -> (f32, f32) {
+    pub(super) fn get<F: Form>(&self, at: u32) -> (f32, f32) {
         (self.weight.get(at), if F::ONLINE { self.value.get(at) } else { 0.0 })
     }
 }
@@ -124,19 +133,19 @@ impl Weights {
 
     /// G of rows `first_row + y + 16 i` and columns `first + x + 16 j`, +0 where the pair is left out.
     #[inline(always)]
-    fn tile<F: Form>(
+    fn tile<F: Form, const N: usize>(
         &mut self,
-        tiles: &Tiles<ROWS, COLUMNS>,
+        tiles: &Tiles<ROWS, N>,
         first: u32,
         totals: Shared<f32>,
-    ) -> [[f32; COLUMNS]; ROWS] {
-        let keys = self.rules.keys::<COLUMNS>(first);
+    ) -> [[f32; N]; ROWS] {
+        let keys = self.rules.keys::<N>(first);
         let mut g = tiles.dots(self.q, self.k, [self.first_row, first], totals);
         let mut taken = [0; ROWS];
         unroll!(i in 0..ROWS => {
-            taken[i] = self.rules.taken::<COLUMNS>(&mut self.of_rows[i], first, &keys);
+            taken[i] = self.rules.taken::<N>(&mut self.of_rows[i], first, &keys);
         });
-        unroll!(j in 0..COLUMNS => {
+        unroll!(j in 0..N => {
             let column = self.columns.get::<F>((first + thread_x() + SIDE * j as u32).min(self.k.count - 1));
             unroll!(i in 0..ROWS => {
                 let weight = F::weight(Real::mul_add(g[i][j], self.scale, self.bias), self.rows[i], column);
@@ -186,24 +195,24 @@ impl<const WIDE: usize> Product<WIDE> {
             let more = left > STEP;
             let next = if more { load(at + STEP) } else { [[0.0; 4]; WIDE] };
             let columns = stage.offset(place(buffer, 0) + 4 * lane());
-            if left >= STEP {
-                for four in 0..STEP / 4 {
-                    let mut rows = [[0.0; 4]; WARP_ROWS];
-                    unroll!(i in 0..WARP_ROWS => {
-                        rows[i] = g.get4(of_g(i, at + 4 * four));
-                    });
-                    unroll!(p in 0..4 => {
-                        self.step(columns.offset((4 * four + p as u32) * pitch), rows.map(|row| row[p]));
-                    });
-                }
-            } else {
-                for p in strided(0, left, 1) {
-                    let mut rows = [0.0; WARP_ROWS];
-                    unroll!(i in 0..WARP_ROWS => {
-                        rows[i] = g.get(of_g(i, at + p));
-                    });
-                    self.step(columns.offset(p * pitch), rows);
-                }
+            let depth = if more { STEP } else { left };
+            // As in `Tiles::dots`, ends that only the launch knows keep loads from being moved out of the loop.
+            let fours = depth / 4 * 4;
+            for p in strided(0, fours, 4) {
+                let mut rows = [[0.0; 4]; WARP_ROWS];
+                unroll!(i in 0..WARP_ROWS => {
+                    rows[i] = g.get4(of_g(i, at + p));
+                });
+                unroll!(next in 0..4 => {
+                    self.step(columns.offset((p + next as u32) * pitch), rows.map(|row| row[next]));
+                });
+            }
+            for p in strided(fours, depth, 1) {
+                let mut rows = [0.0; WARP_ROWS];
+                unroll!(i in 0..WARP_ROWS => {
+                    rows[i] = g.get(of_g(i, at + p));
+                });
+                self.step(columns.offset(p * pitch), rows);
             }
             buffer = 1 - buffer;
             if more {
@@ -231,8 +240,9 @@ impl<const WIDE: usize> Product<WIDE> {
 #[inline(always)]
 fn gradient<F: Form, const WIDE: usize>(mut weights: Weights, dq: InOut<f32>, each: u32, factor: f32) {
     let (rows, k) = (weights.q.count, weights.k);
-    let tiles = Tiles::<ROWS, COLUMNS>::new();
+    let tiles = Tiles::<ROWS, NARROW>::new();
     let g = dynamic_shared::<f32>();
+    let stage = g.offset(G_LEN);
     let start = block_idx().y * each * BLOCK;
     let end = k.count.min(start + each * BLOCK);
     for block in strided(start, end, BLOCK) {
@@ -240,14 +250,14 @@ fn gradient<F: Form, const WIDE: usize>(mut weights: Weights, dq: InOut<f32>, ea
         let mut product = Product::<WIDE> { sums: [[[0.0; 4]; WIDE]; WARP_ROWS] };
         for first in strided(block, block_end, TILE) {
             // A row has at most 256 elements: its dot products are one chain.
-            let of_thread = weights.tile::<F>(&tiles, first, g);
+            let of_thread = weights.tile::<F, NARROW>(&tiles, first, g);
             unroll!(i in 0..ROWS => {
-                unroll!(j in 0..COLUMNS => {
+                unroll!(j in 0..NARROW => {
                     let (row, column) = (thread_y() + SIDE * i as u32, thread_x() + SIDE * j as u32);
                     g.set(row * G_PITCH + column, of_thread[i][j]);
                 });
             });
-            product.add(g, tiles.columns, k, [first, block_end.min(first + TILE)]);
+            product.add(g, stage, k, [first, block_end.min(first + TILE)]);
         }
         unroll!(i in 0..WARP_ROWS => {
             let row = weights.first_row + warp() * WARP_ROWS as u32 + i as u32;
@@ -279,7 +289,8 @@ macro_rules! gradients {
             column_weight: In<f32>[n], column_value: In<f32>[n * $values], dq: InOut<f32>[parts_of(n, each) * m * d],
             m: u32, n: u32, d: u32, rules: u32, listed: u32, each: u32, scale: f32, bias: f32, factor: f32,
         )
-        grid [m.div_ceil(u64::from(edge::<ROWS>())), parts_of(n, each)] block [THREADS] shared [G_BYTES]
+        grid [m.div_ceil(u64::from(edge::<ROWS>())), parts_of(n, each)] block [THREADS]
+        shared [gradient_bytes($wide)]
         cost {
             flop: 4 * m * n * d + 3 * m * n,
             special: $special * m * n,
@@ -329,12 +340,12 @@ macro_rules! weights {
             column_weight: In<f32>[n], column_value: In<f32>[n * $values], g: Out<f32>[m * n],
             m: u32, n: u32, d: u32, rules: u32, listed: u32, scale: f32, bias: f32,
         )
-        grid [m.div_ceil(u64::from(edge::<ROWS>())), n.div_ceil(u64::from(TILE))] block [THREADS]
+        grid [m.div_ceil(u64::from(edge::<ROWS>())), n.div_ceil(u64::from(edge::<COLUMNS>()))] block [THREADS]
         shared [totals_bytes((ROWS * COLUMNS) as u64, d)]
         cost {
             flop: 2 * m * n * d + 3 * m * n,
             special: $special * m * n,
-            reread: product_reread(m * n, d, u64::from(edge::<ROWS>()), u64::from(TILE)),
+            reread: product_reread(m * n, d, u64::from(edge::<ROWS>()), u64::from(edge::<COLUMNS>())),
         }
         cases $cases
         {
@@ -342,9 +353,9 @@ macro_rules! weights {
             let (q, k) = (Lines { data: q, count: m, d }, Lines { data: k, count: n, d });
             let sides =
                 [Side { weight: row_weight, value: row_value }, Side { weight: column_weight, value: column_value }];
-            let [first_row, first] = [block_idx().x * edge::<ROWS>(), block_idx().y * TILE];
+            let [first_row, first] = [block_idx().x * edge::<ROWS>(), block_idx().y * edge::<COLUMNS>()];
             let mut weights = Weights::new::<$form>([q, k], first_row, rules, sides, [scale, bias]);
-            let tile = weights.tile::<$form>(&Tiles::new(), first, dynamic_shared());
+            let tile = weights.tile::<$form, COLUMNS>(&Tiles::new(), first, dynamic_shared());
             unroll!(i in 0..ROWS => {
                 let row = first_row + thread_y() + SIDE * i as u32;
                 let here = if within(row, m) { n } else { 0 };

@@ -25,6 +25,12 @@ impl Top {
         let wins = (other.dot > self.dot) | (nan & !other_nan) | (tie & (other.column < self.column));
         if wins { other } else { self }
     }
+
+    /// That of the lane whose number differs by exclusive or with `lanes`.
+    #[inline(always)]
+    fn of_lane(self, lanes: u32) -> Top {
+        Top { dot: shuffle_xor(ALL_LANES, self.dot, lanes), column: shuffle_xor(ALL_LANES, self.column, lanes) }
+    }
 }
 
 /// The sums over a block of columns, or over all blocks so far.
@@ -80,14 +86,24 @@ impl Sums {
         }
     }
 
+    /// Those of the lane whose number differs by exclusive or with `lanes`.
+    #[inline(always)]
+    pub(super) fn of_lane(self, lanes: u32) -> Sums {
+        Sums {
+            lead: shuffle_xor(ALL_LANES, self.lead, lanes),
+            sum: shuffle_xor(ALL_LANES, self.sum, lanes),
+            weighted_dot: shuffle_xor(ALL_LANES, self.weighted_dot, lanes),
+            top: self.top.of_lane(lanes),
+        }
+    }
+
     /// Folds the 16 lanes of this half warp in canonical order. `lead` is folded where it is a sum.
     #[inline(always)]
     pub(super) fn fold<F: Form>(self) -> Sums {
         let mut top = self.top;
         unroll!(level in 0..4 => {
             let lanes = 8 >> level as u32;
-            let other = Top { dot: shuffle_xor(ALL_LANES, top.dot, lanes), column: shuffle_xor(ALL_LANES, top.column, lanes) };
-            top = top.better(other);
+            top = top.better(top.of_lane(lanes));
         });
         Sums {
             lead: if F::SOFTPLUS { half_warp_sum(ALL_LANES, self.lead) } else { self.lead },

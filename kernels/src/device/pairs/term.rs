@@ -175,17 +175,27 @@ impl Rules {
                 taken |= 1 << j;
             }
         });
+        self.listed(row, first, edge::<N>(), |offset| {
+            if offset % SIDE == thread_x() {
+                taken &= !(1 << (offset / SIDE));
+            }
+        });
+        taken
+    }
+
+    /// `body` for each column of the row's list in the `width` columns from `first` on, counted from there. Tiles are
+    /// asked for from left to right; columns before the first are passed over.
+    #[inline(always)]
+    pub(super) fn listed(&self, row: &mut RowRules, first: u32, width: u32, mut body: impl FnMut(u32)) {
         while within(row.next, row.end) {
-            let listed = self.list.get(row.next);
-            if listed >= first + edge::<N>() {
+            let column = self.list.get(row.next);
+            if column >= first + width {
                 break;
             }
-            // Columns before the first tile of this block are passed over.
-            if listed >= first && (listed - first) % SIDE == thread_x() {
-                taken &= !(1 << ((listed - first) / SIDE));
+            if column >= first {
+                body(column - first);
             }
             row.next += 1;
         }
-        taken
     }
 }

@@ -12,14 +12,14 @@ const ONLINE_TERM: PairTerm<f32> = PairTerm::Exp { scale: SCALE };
 const SOFTPLUS_TERM: PairTerm<f32> = PairTerm::Softplus { scale: SCALE, bias: -0.5 };
 
 /// A problem, the weights of both sides, and the values.
-struct Weighted {
-    problem: Problem,
-    row: [Vec<f32>; 2],
-    column: [Vec<f32>; 2],
+pub(super) struct Weighted {
+    pub(super) problem: Problem,
+    pub(super) row: [Vec<f32>; 2],
+    pub(super) column: [Vec<f32>; 2],
 }
 
 impl Weighted {
-    fn new(problem: Problem) -> Weighted {
+    pub(super) fn new(problem: Problem) -> Weighted {
         let side = |count, seed| [noise(count, seed), noise(count, seed + 1).into_iter().map(|x| x + 2.0).collect()];
         Weighted { row: side(problem.m, 3), column: side(problem.n, 5), problem }
     }
@@ -58,7 +58,7 @@ impl Weighted {
 }
 
 /// The values, for kernels that read them.
-fn values(term: PairTerm<f32>, value: Vec<f32>) -> Vec<f32> {
+pub(super) fn values(term: PairTerm<f32>, value: Vec<f32>) -> Vec<f32> {
     if matches!(term, PairTerm::Exp { .. }) { value } else { Vec::new() }
 }
 
