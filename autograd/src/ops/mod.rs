@@ -2,8 +2,8 @@
 //! [`Tensor`](crate::Tensor).
 //!
 //! To add one, write its file and name it in the two lists below. Being in [`OPS`] puts it into the gradient check and
-//! the mutation test; a test names a file that nobody listed. What several operations are made of, `extremum` and
-//! `row_norm`, stands in files of its own.
+//! the mutation test; a test names a file that nobody listed. What several operations are made of, `extremum`,
+//! `pairs` and `row_norm`, stands in files of its own.
 
 mod abs;
 mod add;
@@ -48,6 +48,9 @@ mod minimum;
 mod mul;
 mod neg;
 mod pad;
+mod pair_log_sum_exp;
+mod pair_softplus_sum;
+mod pairs;
 mod permute;
 mod pow_scalar;
 mod relu;
@@ -75,6 +78,7 @@ use selfsame_engine::Result;
 
 pub use batch_norm::{BatchMoments, BatchNorm, BatchNormed, BatchStats};
 pub use dropout::DropoutKey;
+pub use pairs::{Excluded, PairSums, Pairs};
 
 /// What an operation's file needs.
 mod prelude {
@@ -129,6 +133,8 @@ pub const OPS: &[&OpSpec] = &[
     &mul::MUL,
     &neg::NEG,
     &pad::PAD,
+    &pair_log_sum_exp::PAIR_LOG_SUM_EXP,
+    &pair_softplus_sum::PAIR_SOFTPLUS_SUM,
     &permute::PERMUTE,
     &pow_scalar::POW_SCALAR,
     &relu::RELU,
@@ -175,7 +181,7 @@ mod tests {
         assert_eq!(listed.len(), OPS.len(), "two operations share a name");
         for entry in std::fs::read_dir(folder).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            let shared = ["mod.rs", "extremum.rs", "row_norm.rs"].contains(&name.as_str());
+            let shared = ["mod.rs", "extremum.rs", "pairs.rs", "row_norm.rs"].contains(&name.as_str());
             assert!(shared || listed.contains(&name), "ops/{name} holds no operation of that name in OPS");
         }
     }
