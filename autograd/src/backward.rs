@@ -58,39 +58,45 @@ impl Pass {
     /// Walks the graph until nothing is pending.
     #[track_caller]
     pub(crate) fn run(&mut self) -> Result<()> {
-        while let Some((_, (node, dy))) = self.pending.pop_last() {
-            let Some(work) = node.take_work() else {
-                return Err(Error::new(ErrorKind::Stale, "backward", format!("{} a second time", node.name))
-                    .expected("one backward per forward: saved arrays are released as they are used")
-                    .hint("add losses that share a graph before calling backward"));
-            };
-            for edge in node.edges.iter().flatten() {
-                if let Origin::Param(snapshot) = &edge.origin {
-                    snapshot.check()?;
-                }
-            }
-            match work {
-                Work::Op { op, saved, at, region } => {
-                    let profiler = dy.iter().flatten().next().map(|dy| Arc::clone(dy.device().profiler()));
-                    let module = || module_of(node.edges.iter().flatten().map(|edge| &edge.origin));
-                    let _span = profiler.map(|p| p.open_op(node.name, true, region, module));
-                    self.step(&node, op.as_ref(), saved, dy).map_err(|e| e.located(at))?;
-                }
-                Work::Segment(segment) => {
-                    let inner = segment.replay(&dy)?;
-                    for (input, d) in inner.leaves {
-                        if let Some(edge) = &node.edges[input] {
-                            self.send(&edge.origin, d.into(), || vec![node.seq, input as u64])?;
-                        }
-                    }
-                    self.uses.extend(inner.uses.into_iter().map(|mut inner| {
-                        inner.key.insert(0, node.seq);
-                        inner
-                    }));
-                }
+        while self.advance()? {}
+        Ok(())
+    }
+
+    /// Runs the backward of the youngest node that is pending; false when there is none.
+    #[track_caller]
+    pub(crate) fn advance(&mut self) -> Result<bool> {
+        let Some((_, (node, dy))) = self.pending.pop_last() else { return Ok(false) };
+        let Some(work) = node.take_work() else {
+            return Err(Error::new(ErrorKind::Stale, "backward", format!("{} a second time", node.name))
+                .expected("one backward per forward: saved arrays are released as they are used")
+                .hint("add losses that share a graph before calling backward"));
+        };
+        for edge in node.edges.iter().flatten() {
+            if let Origin::Param(snapshot) = &edge.origin {
+                snapshot.check()?;
             }
         }
-        Ok(())
+        match work {
+            Work::Op { op, saved, at, region } => {
+                let profiler = dy.iter().flatten().next().map(|dy| Arc::clone(dy.device().profiler()));
+                let module = || module_of(node.edges.iter().flatten().map(|edge| &edge.origin));
+                let _span = profiler.map(|p| p.open_op(node.name, true, region, module));
+                self.step(&node, op.as_ref(), saved, dy).map_err(|e| e.located(at))?;
+            }
+            Work::Segment(segment) => {
+                let inner = segment.replay(&dy)?;
+                for (input, d) in inner.leaves {
+                    if let Some(edge) = &node.edges[input] {
+                        self.send(&edge.origin, d.into(), || vec![node.seq, input as u64])?;
+                    }
+                }
+                self.uses.extend(inner.uses.into_iter().map(|mut inner| {
+                    inner.key.insert(0, node.seq);
+                    inner
+                }));
+            }
+        }
+        Ok(true)
     }
 
     /// Runs the backward of one operation and delivers what it returns.

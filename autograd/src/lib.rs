@@ -1,6 +1,7 @@
 //! Tensors with gradients, differentiable operations, gradient checks and optimisers. Layers live elsewhere.
 //!
-//! - [`Tensor`]: an array plus its place in the graph; [`Tensor::backward`] gives [`Grads`].
+//! - [`Tensor`]: an array plus its place in the graph; [`Tensor::backward`] gives [`Grads`]; [`GradSum`] those of a
+//!   batch in parts.
 //! - [`Op`] and [`apply`]: how an operation joins the graph; [`ops`]: the operations, one file each, listed in
 //!   [`ops::OPS`].
 //! - [`Param`], [`ParamSet`], [`ParamVisitor`]: what optimisers write and checkpoints store, by path.
@@ -26,6 +27,7 @@ mod backward;
 mod cotangent;
 pub mod ema;
 mod generate;
+mod grad_sum;
 pub mod gradcheck;
 mod grads;
 mod graph;
@@ -41,6 +43,7 @@ mod tensor;
 pub use apply::{apply, apply1};
 pub use cotangent::Cotangent;
 pub use generate::{Case, Domain, Gen};
+pub use grad_sum::GradSum;
 pub use grads::Grads;
 pub use op::{Gradient, Op, OpSpec, Saved};
 pub use param::{Param, ParamVisitor, Role};

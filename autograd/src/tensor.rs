@@ -3,7 +3,7 @@
 use crate::backward::Pass;
 use crate::graph::{Origin, next_seq};
 use crate::{Cotangent, Grads};
-use selfsame_engine::{Array, DType, Device, Error, ErrorKind, Result};
+use selfsame_engine::{Array, DType, Device, Error, ErrorKind, Result, ops};
 use std::fmt;
 
 /// An array and how it was computed. Cloning is cheap and gives the same tensor.
@@ -92,13 +92,18 @@ impl Tensor {
     /// walked before or a parameter was written since the forward; whatever a primitive returns.
     #[track_caller]
     pub fn backward(&self) -> Result<Grads> {
+        self.backward_from(self.one()?)
+    }
+
+    /// The output gradient of a backward from this scalar.
+    #[track_caller]
+    pub(crate) fn one(&self) -> Result<Array> {
         if self.numel() != 1 {
             return Err(Error::new(ErrorKind::Shape, "backward", format!("a tensor of shape {:?}", self.shape()))
                 .expected("one element")
                 .hint("reduce it to a scalar, or pass the output gradient to backward_from"));
         }
-        let one = selfsame_engine::ops::cast(&Array::full(1f32, self.shape(), self.device())?, self.dtype())?;
-        self.backward_from(one)
+        ops::cast(&Array::full(1f32, self.shape(), self.device())?, self.dtype())
     }
 
     /// As [`Tensor::backward`], for a tensor of any shape and the gradient `dy` of the objective with respect to it.

@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use selfsame_autograd::{Grads, Tensor};
+use selfsame_autograd::{GradSum, Grads, Tensor};
 use selfsame_engine::comm::Turn;
 use selfsame_engine::profile::{Phase, PhaseScope};
 use selfsame_engine::{Array, Comm, Device, Error, ErrorKind, Result, ops};
@@ -55,8 +55,6 @@ pub(super) struct Objective {
 
 /// What one thread gave: a rank, or in lockstep a micro-batch.
 struct Part {
-    /// From the networks; of everything when there was one graph.
-    grads: Grads,
     updates: Updates,
     /// One per rank, with the gradients of the parameters that the objective uses itself.
     objective: Option<(Objective, Grads)>,
@@ -75,6 +73,7 @@ struct Evaluated {
 
 /// A micro-batch that advances together with all others.
 struct Participant {
+    number: usize,
     rank: usize,
     images: Range<usize>,
     turn: Turn,
@@ -101,14 +100,15 @@ impl Job<'_> {
                 self.cut.micro_batches()
             )));
         }
+        let sum = GradSum::new(&self.shares[0]);
         let parts = if self.cut.is_whole() {
-            vec![self.whole(views, (self.context)())?]
+            vec![self.whole(views, 0, (self.context)(), &sum)?]
         } else if self.cut.has_micro_batches() && !self.cut.runs_apart() {
-            on_threads(self.participants()?, |participant| self.lockstep(views, participant))?
+            on_threads(self.participants()?, |participant| self.lockstep(views, participant, &sum))?
         } else {
-            on_threads(Comm::emulated(self.cut.ranks())?, |comm| self.rank(views, Arc::new(comm)))?
+            on_threads(Comm::emulated(self.cut.ranks())?, |comm| self.rank(views, Arc::new(comm), &sum))?
         };
-        self.joined(parts)
+        joined(parts, sum.finish()?)
     }
 
     /// Tells the profiler of a phase. Threads that work side by side have none: an owner of memory is the device's.
@@ -117,36 +117,35 @@ impl Job<'_> {
     }
 
     /// A rank whose micro-batches, if any, run one after another.
-    fn rank(&self, views: &Views, comm: Arc<Comm>) -> Result<Part> {
+    fn rank(&self, views: &Views, comm: Arc<Comm>, sum: &GradSum) -> Result<Part> {
         let rank = comm.rank();
         match &self.cut.parts()[rank][..] {
             // With micro-batches on other ranks, uses in networks and objective are kept apart here as there.
             [all] if !self.cut.has_micro_batches() => {
                 let cx = (self.context)().comm(comm).first_image(all.start);
-                self.whole(&views.part(all, &self.shares[rank])?, cx)
+                self.whole(&views.part(all, &self.shares[rank])?, rank, cx, sum)
             }
-            micro => self.cached(views, micro, comm),
+            micro => self.cached(views, micro, comm, sum),
         }
     }
 
     /// One graph.
-    fn whole(&self, views: &Views, cx: Ctx) -> Result<Part> {
+    fn whole(&self, views: &Views, rank: usize, cx: Ctx, sum: &GradSum) -> Result<Part> {
         let mut clock = Clock::start();
         let phase = self.phase(Phase::Forward);
         let (loss, objective) = evaluated(self.method.loss(views, &cx)?)?;
         drop(phase);
         let forward = clock.lap();
         let phase = self.phase(Phase::Backward);
-        let grads = loss.backward()?;
+        sum.add_loss(rank, &loss)?;
         drop(loss);
         drop(phase);
-        let updates = cx.take_updates();
         let objective = Some((objective, Grads::default()));
-        Ok(Part { grads, updates, objective, forward, backward: clock.lap() })
+        Ok(Part { updates: cx.take_updates(), objective, forward, backward: clock.lap() })
     }
 
     /// Gradient caching.
-    fn cached(&self, views: &Views, micro: &[Range<usize>], comm: Arc<Comm>) -> Result<Part> {
+    fn cached(&self, views: &Views, micro: &[Range<usize>], comm: Arc<Comm>, sum: &GradSum) -> Result<Part> {
         let mut clock = Clock::start();
         let phase = self.phase(Phase::Forward);
         let (device, first) = (&self.shares[comm.rank()], micro[0].start);
@@ -166,14 +165,14 @@ impl Job<'_> {
         let forward = clock.lap();
         let phase = self.phase(Phase::Backward);
 
-        let mut grads = Grads::default();
-        for images in micro {
+        let earlier: usize = self.cut.parts()[..comm.rank()].iter().map(Vec::len).sum();
+        for (i, images) in micro.iter().enumerate() {
             // What this forward observes, the first one has: its updates go nowhere.
             let z = self.method.embed(&views.part(images, device)?, &context(images).apart(true))?;
-            grads.merge(backward(z, &dz, images.start - first..images.end - first)?)?;
+            sum.add(earlier + i, &roots(&z, &dz, images.start - first..images.end - first)?)?;
         }
         drop(phase);
-        Ok(Part { grads, updates, objective: Some((objective, own)), forward, backward: clock.lap() })
+        Ok(Part { updates, objective: Some((objective, own)), forward, backward: clock.lap() })
     }
 
     /// All micro-batches, in global order.
@@ -186,6 +185,7 @@ impl Job<'_> {
             let mut ranks = Some(ranks.in_turns(&turn));
             for ((images, peers), batch) in micro.iter().zip(Comm::emulated(micro.len())?).zip(&mut batch) {
                 participants.push(Participant {
+                    number: batch.rank(),
                     rank,
                     images: images.clone(),
                     turn: turn.clone(),
@@ -199,8 +199,8 @@ impl Job<'_> {
     }
 
     /// One micro-batch of those that advance together.
-    fn lockstep(&self, views: &Views, participant: Participant) -> Result<Part> {
-        let Participant { rank, images, turn, batch, peers, ranks } = participant;
+    fn lockstep(&self, views: &Views, participant: Participant, sum: &GradSum) -> Result<Part> {
+        let Participant { number, rank, images, turn, batch, peers, ranks } = participant;
         let _turn = turn.take();
         let mut clock = Clock::start();
         let cx = (self.context)().comm(Arc::new(batch)).first_image(images.start);
@@ -221,8 +221,8 @@ impl Job<'_> {
         }
         let dz = peers.exchange(dz)?.into_iter().flatten().next().expect("a rank's first micro-batch has given it");
         let forward = clock.lap();
-        let grads = backward(z, &dz, images.start - first..images.end - first)?;
-        Ok(Part { grads, updates, objective, forward, backward: clock.lap() })
+        sum.add(number, &roots(&z, &dz, images.start - first..images.end - first)?)?;
+        Ok(Part { updates, objective, forward, backward: clock.lap() })
     }
 
     /// The objective on a rank's embeddings, those of its micro-batches in order.
@@ -233,34 +233,31 @@ impl Job<'_> {
         let (loss, objective) = evaluated(self.method.objective(&all, cx)?)?;
         let grads = loss.backward()?;
         let dz = z.iter().map(|(_, z)| grads.get(z)).collect::<Result<_>>()?;
-        Ok(Evaluated { objective, grads, dz })
+        Ok(Evaluated { objective, grads: grads.to_device(&self.shares[0])?, dz })
     }
+}
 
-    /// The parts as one, in global order.
-    fn joined(&self, parts: Vec<Part>) -> Result<Computed> {
-        let device = &self.shares[0];
-        let times = parts.first().map(|part| (part.forward, part.backward)).unwrap_or_default();
-        let (mut grads, mut updates, mut own, mut objectives) =
-            (Grads::default(), Updates::default(), Grads::default(), Vec::new());
-        for part in parts {
-            grads.merge(part.grads.to_device(device)?)?;
-            updates.merge(part.updates)?;
-            if let Some((objective, theirs)) = part.objective {
-                own.merge(theirs.to_device(device)?)?;
-                objectives.push(objective);
-            }
+/// The parts, in global order, and the networks' gradients as one.
+fn joined(parts: Vec<Part>, mut grads: Grads) -> Result<Computed> {
+    let times = parts.first().map(|part| (part.forward, part.backward)).unwrap_or_default();
+    let (mut updates, mut own, mut objectives) = (Updates::default(), Grads::default(), Vec::new());
+    for part in parts {
+        updates.merge(part.updates)?;
+        if let Some((objective, theirs)) = part.objective {
+            own.merge(theirs)?;
+            objectives.push(objective);
         }
-        grads.append(own)?;
-        let watched: Option<Vec<&Array>> = objectives.iter().map(|objective| objective.embeddings.as_ref()).collect();
-        let embeddings = match watched.as_deref() {
-            Some([only]) => Some((*only).clone()),
-            Some(all) => Some(ops::concat(all, 0)?),
-            None => None,
-        };
-        // Every rank has the same loss, and there is at least one rank.
-        let objective = Objective { embeddings, ..objectives.swap_remove(0) };
-        Ok(Computed { objective, grads, updates, forward: times.0, backward: times.1 })
     }
+    grads.append(own)?;
+    let watched: Option<Vec<&Array>> = objectives.iter().map(|objective| objective.embeddings.as_ref()).collect();
+    let embeddings = match watched.as_deref() {
+        Some([only]) => Some((*only).clone()),
+        Some(all) => Some(ops::concat(all, 0)?),
+        None => None,
+    };
+    // Every rank has the same loss, and there is at least one rank.
+    let objective = Objective { embeddings, ..objectives.swap_remove(0) };
+    Ok(Computed { objective, grads, updates, forward: times.0, backward: times.1 })
 }
 
 /// The loss and the facts of a step, which must be finite.
@@ -274,8 +271,8 @@ fn evaluated(step: Step) -> Result<(Tensor, Objective)> {
     Ok((loss, Objective { loss: value, scalars, embeddings }))
 }
 
-/// Gradients of a micro-batch, `images` of its rank's, from those of the rank's embeddings.
-fn backward(z: Embeddings, dz: &[Option<Array>], images: Range<usize>) -> Result<Grads> {
+/// Where the backward of a micro-batch, `images` of its rank's, begins: with the rank's gradients `dz` of each embedding.
+fn roots(z: &Embeddings, dz: &[Option<Array>], images: Range<usize>) -> Result<Vec<(Tensor, Array)>> {
     let mut roots = Vec::new();
     for ((name, z), dz) in z.iter().zip(dz) {
         let Some(dz) = dz else { continue };
@@ -285,7 +282,7 @@ fn backward(z: Embeddings, dz: &[Option<Array>], images: Range<usize>) -> Result
         }
         roots.push((z.clone(), dz.slice(0, images.start, images.end)?));
     }
-    Grads::of(&roots)
+    Ok(roots)
 }
 
 /// Runs every item on a thread of its own (a single one on this) and returns the results in order.
