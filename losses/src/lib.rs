@@ -12,7 +12,7 @@ mod spec;
 
 pub use check::{check, check_all};
 pub use evaluate::evaluate;
-pub use ntxent::{NtXent, nt_xent, nt_xent_ranks};
+pub use ntxent::{Form, NtXent, nt_xent, nt_xent_ranks};
 pub use sample_totals::sample_totals;
 pub use spec::{CrossRank, Fact, LossCase, LossSpec, NamedTensors, OptionSpec, Options, Port, find};
 

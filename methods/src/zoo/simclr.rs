@@ -46,7 +46,7 @@ dim = 128               # length of the embeddings that the loss compares
             _ => MlpOpts::PAPER,
         };
         let projector = Mlp::new(&init.at("projector"), &[features, hidden, config.at_least("dim", 1)?], head)?;
-        let nt_xent = NtXent { temperature: config.positive("temperature")? };
+        let nt_xent = NtXent { temperature: config.positive("temperature")?, ..NtXent::default() };
         Ok(Box::new(SimClr { encoder, projector, nt_xent }))
     },
     facts: &[Fact {

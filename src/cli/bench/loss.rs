@@ -13,7 +13,7 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Vec<Timing>> {
     for rows in ROWS {
         let z = bench.leaf(1, &[rows, 128])?;
         timings.push(bench.time(format!("nt_xent {rows}x128 fwd+bwd"), None, || {
-            nt_xent(&z, &NtXent { temperature: 0.5 })?.backward().map(drop)
+            nt_xent(&z, &NtXent { temperature: 0.5, ..NtXent::default() })?.backward().map(drop)
         })?);
     }
     Ok(timings)
