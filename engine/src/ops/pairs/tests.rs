@@ -40,8 +40,11 @@ fn floats(x: &Array) -> Vec<u32> {
     x.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
 }
 
+/// Whether the pair of a row and a column is left out.
+type IsExcluded = Box<dyn Fn(usize, usize) -> bool>;
+
 /// The kinds of exclusion for m rows and n columns, symmetric where m = n, with the same as a function.
-fn exclusions([m, n]: [usize; 2], device: &Device) -> Vec<(Excluded, Box<dyn Fn(usize, usize) -> bool>)> {
+fn exclusions([m, n]: [usize; 2], device: &Device) -> Vec<(Excluded, IsExcluded)> {
     let partner = move |i: usize| if i ^ 1 < m.min(n) { i ^ 1 } else { i };
     let kept: Vec<i64> = (0..m).map(|i| if i < m.min(n) { partner(i) as i64 } else { -1 }).collect();
     let lists: Vec<Vec<usize>> =
