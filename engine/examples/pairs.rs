@@ -6,6 +6,7 @@
 
 use selfsame_engine::ops::{self, Excluded, PairSide, PairStatistics, PairTerm};
 use selfsame_engine::{Array, DType, Device, Result};
+use selfsame_kernels::philox::{Key, Purpose};
 use std::time::Instant;
 
 /// The shortest time of `run`, in seconds.
@@ -25,10 +26,14 @@ fn main() -> Result<()> {
     let argument = |i: usize, default: usize| arguments.get(i).copied().unwrap_or(default);
     let (threads, n, d, repetitions) = (argument(0, 2), argument(1, 4096), argument(2, 128), argument(3, 5));
     let device = Device::cpu_with(threads)?;
-    let (z, _) = ops::l2_normalize(&ops::normal(1, &[n, d], DType::F32, &device)?, 1e-12)?;
+    let noise = Key::new(0, Purpose::Check).stream(0, 0, 0);
+    let (z, _) = ops::l2_normalize(&ops::normal(&[n, d], DType::F32, 0.0, 1.0, &noise, &device)?, 1e-12)?;
     let product = Array::zeros(&[1024, 1024], DType::F32, &device)?;
     let seconds = best(repetitions, || ops::matmul(&product, &product).map(drop))?;
-    println!("{threads} threads, [{n}, {d}] f32; a matrix product reaches {:.0} GFLOP/s", 2.0 * 1.024f64.powi(3) / seconds);
+    println!(
+        "{threads} threads, [{n}, {d}] f32; a matrix product reaches {:.0} GFLOP/s",
+        2.0 * 1024f64.powi(3) * 1e-9 / seconds
+    );
 
     let own = Excluded::Own(ops::arange(n, &device)?);
     let weight = Array::full(1.0f32 / n as f32, &[n], &device)?;
@@ -39,9 +44,8 @@ fn main() -> Result<()> {
         ("softplus", PairTerm::Softplus { scale: 2.0, bias: -1.0 }),
     ] {
         let rows = ops::pair_rows_symmetric(&z, term, &own, PairStatistics::default())?;
-        let forward = best(repetitions, || {
-            ops::pair_rows_symmetric(&z, term, &own, PairStatistics::default()).map(drop)
-        })?;
+        let forward =
+            best(repetitions, || ops::pair_rows_symmetric(&z, term, &own, PairStatistics::default()).map(drop))?;
         let side = PairSide { weight: &weight, value: &rows.value };
         let backward = best(repetitions, || ops::pair_rows_symmetric_grad(&z, term, &own, side).map(drop))?;
         println!(

@@ -271,7 +271,10 @@ fn forward(
         let PairStatistics { weighted_dot, top } = statistics;
         let cx = device.host().contraction();
         let [rows, columns] = pair_sums(&cx, &problem, Statistics { weighted_dot, top });
-        Ok([results(device, op, &rows.0, &rows.1, statistics)?, results(device, op, &columns.0, &columns.1, statistics)?])
+        Ok([
+            results(device, op, &rows.0, &rows.1, statistics)?,
+            results(device, op, &columns.0, &columns.1, statistics)?,
+        ])
     })
 }
 

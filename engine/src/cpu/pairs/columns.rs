@@ -98,7 +98,8 @@ impl<'a, T: Num> ColumnLanes<'a, T> {
         }
         for (column, to) in to.iter_mut().enumerate() {
             let mut first = |kind: usize| self.lane(kind, 0)[column];
-            *to = Sums { sum: first(SUM), second: first(SECOND), weighted_dot: first(WEIGHTED), ..Sums::none(self.term) };
+            *to =
+                Sums { sum: first(SUM), second: first(SECOND), weighted_dot: first(WEIGHTED), ..Sums::none(self.term) };
             if self.statistics.top {
                 let (top, top_at) = self.tops();
                 let at = top_at[column].to_f64();

@@ -178,12 +178,15 @@ impl<T: Num> Backward<'_, T> {
             let offsets = std::array::from_fn(|row| (strip.start + row) * d);
             for panel in (0..panels.count()).map(|i| panels.get(i)) {
                 let kernel = self.kernels.rows[strip.len() - 1][panel.vectors - 1];
-                let product = Product { to: self.to_rows, offsets: &offsets, rows: strip.len(), panel, is_first: j == 0 };
+                let product =
+                    Product { to: self.to_rows, offsets: &offsets, rows: strip.len(), panel, is_first: j == 0 };
                 // SAFETY: `cx.isa` is present; G holds the strip's rows at the stride of a left operand, the panel a row
                 // per column; this task alone has these rows of the gradient.
-                unsafe { product.add(&mut ragged, self.kernels.width, |out| {
-                    kernel(g.as_ptr(), packed.panel(panel).as_ptr(), &runs, out);
-                }) };
+                unsafe {
+                    product.add(&mut ragged, self.kernels.width, |out| {
+                        kernel(g.as_ptr(), packed.panel(panel).as_ptr(), &runs, out);
+                    })
+                };
             }
         }
     }
@@ -210,9 +213,11 @@ impl<T: Num> Backward<'_, T> {
                 let product = Product { to, offsets: &offsets, rows: strip.len(), panel, is_first: i == 0 };
                 // SAFETY: `cx.isa` is present; the tile's rows are written, and no task writes it now; the panel holds a
                 // row per row of the tile; this task alone has these columns' gradient.
-                unsafe { product.add(&mut ragged, self.kernels.width, |out| {
-                    kernel(g, packed.panel(panel).as_ptr(), &self.down[..rows.len()], out);
-                }) };
+                unsafe {
+                    product.add(&mut ragged, self.kernels.width, |out| {
+                        kernel(g, packed.panel(panel).as_ptr(), &self.down[..rows.len()], out);
+                    })
+                };
             }
         }
     }

@@ -13,11 +13,7 @@ pub(crate) enum Mask {
     /// By row: one column. A number that is no column leaves nothing out.
     Own(Vec<i64>),
     /// Pairs of equal keys, but for the column of `kept`, by row.
-    SameKey {
-        rows: Vec<u32>,
-        columns: Vec<u32>,
-        kept: Option<Vec<i64>>,
-    },
+    SameKey { rows: Vec<u32>, columns: Vec<u32>, kept: Option<Vec<i64>> },
     /// By row: columns `columns[starts[row]..starts[row + 1]]`, increasing.
     Listed { starts: Vec<usize>, columns: Vec<i64> },
 }

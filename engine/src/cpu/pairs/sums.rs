@@ -7,8 +7,8 @@
 
 use super::super::contract::micro::MAX_ROWS;
 use super::super::contract::{Context, SharedMut};
-use super::tiles::{Dots, STRIDE, strips, tile_len};
 use super::columns::{ColumnLanes, SECOND};
+use super::tiles::{Dots, STRIDE, strips, tile_len};
 use super::{Num, PairTerm, Problem, Sides, block_of, terms};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::lanes;
@@ -218,7 +218,8 @@ impl<T: Num> Forward<'_, T> {
         let (value, x) = rest.split_at_mut(CHUNK);
         let width = columns.len();
         let mut row = Row { e: &mut e[..width], value: &mut value[..width], x: &mut x[..width] };
-        let mut lanes_of = to_columns.is_some().then(|| ColumnLanes::new(cx, &self.problem.term, self.statistics, width));
+        let mut lanes_of =
+            to_columns.is_some().then(|| ColumnLanes::new(cx, &self.problem.term, self.statistics, width));
         let max_rows = self.dots.as_ref().map_or(MAX_ROWS, Dots::max_rows);
         for strip in strips(rows.clone(), max_rows) {
             let at = if keeps_tile { tile_len(strip.start - rows.start) } else { 0 };

@@ -40,11 +40,15 @@ fn floats(x: &Array) -> Vec<u32> {
     x.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
 }
 
+/// Whether the pair of a row and a column is left out.
+type IsExcluded = Box<dyn Fn(usize, usize) -> bool>;
+
 /// The kinds of exclusion for m rows and n columns, symmetric where m = n, with the same as a function.
-fn exclusions([m, n]: [usize; 2], device: &Device) -> Vec<(Excluded, Box<dyn Fn(usize, usize) -> bool>)> {
+fn exclusions([m, n]: [usize; 2], device: &Device) -> Vec<(Excluded, IsExcluded)> {
     let partner = move |i: usize| if i ^ 1 < m.min(n) { i ^ 1 } else { i };
     let kept: Vec<i64> = (0..m).map(|i| if i < m.min(n) { partner(i) as i64 } else { -1 }).collect();
-    let lists: Vec<Vec<usize>> = (0..m).map(|i| (0..n).filter(|j| (i + j) % 7 == 3 || i + 1 == n - j).collect()).collect();
+    let lists: Vec<Vec<usize>> =
+        (0..m).map(|i| (0..n).filter(|j| (i + j) % 7 == 3 || i + 1 == n - j).collect()).collect();
     let starts = (0..=m).map(|i| lists[..i].iter().map(Vec::len).sum());
     vec![
         (Excluded::None, Box::new(|_, _| false)),
@@ -115,8 +119,8 @@ fn assert_reference(device: &Device, dims: [usize; 3], terms: &[PairTerm], masks
             let bits = |x: &[f32]| -> Vec<u32> { x.iter().map(|x| x.to_bits()).collect() };
             let found = pair_rows_grad(&rows, &columns, term, &excluded, Some(row_side), Some(column_side)).unwrap();
             assert_eq!(floats(&found), bits(&dq), "gradient of rows alone, {what}");
-            let both =
-                pair_rows_and_columns_grad(&rows, &columns, term, &excluded, Some(row_side), Some(column_side)).unwrap();
+            let both = pair_rows_and_columns_grad(&rows, &columns, term, &excluded, Some(row_side), Some(column_side))
+                .unwrap();
             assert_eq!(floats(&both[0]), bits(&dq), "gradient of rows, {what}");
             assert_eq!(floats(&both[1]), bits(&dk), "gradient of columns, {what}");
         }
