@@ -133,19 +133,15 @@ impl Weights {
 
     /// G of rows `first_row + y + 16 i` and columns `first + x + 16 j`, +0 where the pair is left out.
     #[inline(always)]
-    fn tile<F: Form, const N: usize>(
-        &mut self,
-        tiles: &Tiles<ROWS, N>,
-        first: u32,
-        totals: Shared<f32>,
-    ) -> [[f32; N]; ROWS] {
-        let keys = self.rules.keys::<N>(first);
+    fn tile<F: Form>(&mut self, first: u32, totals: Shared<f32>) -> [[f32; COLUMNS]; ROWS] {
+        let tiles = Tiles::<ROWS, COLUMNS>::new();
+        let keys = self.rules.keys::<COLUMNS>(first);
         let mut g = tiles.dots(self.q, self.k, [self.first_row, first], totals);
         let mut taken = [0; ROWS];
         unroll!(i in 0..ROWS => {
-            taken[i] = self.rules.taken::<N>(&mut self.of_rows[i], first, &keys);
+            taken[i] = self.rules.taken::<COLUMNS>(&mut self.of_rows[i], first, &keys);
         });
-        unroll!(j in 0..N => {
+        unroll!(j in 0..COLUMNS => {
             let column = self.columns.get::<F>((first + thread_x() + SIDE * j as u32).min(self.k.count - 1));
             unroll!(i in 0..ROWS => {
                 let weight = F::weight(Real::mul_add(g[i][j], self.scale, self.bias), self.rows[i], column);
@@ -153,6 +149,33 @@ impl Weights {
             });
         });
         g
+    }
+}
+
+impl Weights {
+    /// G of this thread's pairs of a tile, in shared memory: as [`Weights::tile`], but column after column, so that few
+    /// registers are needed beside the gradient's sums. Columns behind `end` have none.
+    #[inline(always)]
+    fn fill<F: Form>(&mut self, tiles: &Tiles<ROWS, NARROW>, [first, end]: [u32; 2], g: Shared<f32>) {
+        // A row has at most 256 elements: its dot products are one chain.
+        let dots = tiles.dots(self.q, self.k, [self.first_row, first], g);
+        let keys = self.rules.keys::<NARROW>(first);
+        let place = |i: usize, column: u32| (thread_y() + SIDE * i as u32) * G_PITCH + column - first;
+        let mut taken = [0; ROWS];
+        unroll!(i in 0..ROWS => {
+            taken[i] = self.rules.taken::<NARROW>(&mut self.of_rows[i], first, &keys);
+            unroll!(j in 0..NARROW => {
+                g.set(place(i, first + thread_x() + SIDE * j as u32), dots[i][j]);
+            });
+        });
+        for column in strided(first + thread_x(), end, SIDE) {
+            let of_column = self.columns.get::<F>(column);
+            unroll!(i in 0..ROWS => {
+                let x = Real::mul_add(g.get(place(i, column)), self.scale, self.bias);
+                let counts = taken[i] >> ((column - first) / SIDE) & 1 != 0;
+                g.set(place(i, column), if counts { F::weight(x, self.rows[i], of_column) } else { 0.0 });
+            });
+        }
     }
 }
 
@@ -222,6 +245,26 @@ impl<const WIDE: usize> Product<WIDE> {
         }
     }
 
+    /// `put(element of dq, sum)` for every sum of a row that exists: from shared memory, where a warp turns its rows so
+    /// that lanes run along them. Nothing else reads `stage`.
+    #[inline(always)]
+    fn write(self, stage: Shared<f32>, rows: u32, [first_row, d]: [u32; 2], put: impl Fn(u32, f32)) {
+        let turned = stage.offset(warp() * WIDTH * WIDE as u32);
+        unroll!(i in 0..WARP_ROWS => {
+            unroll!(w in 0..WIDE => {
+                turned.set4(WIDTH * w as u32 + 4 * lane(), self.sums[i][w]);
+            });
+            sync_warp(ALL_LANES);
+            let row = first_row + warp() * WARP_ROWS as u32 + i as u32;
+            if within(row, rows) {
+                for element in strided(lane(), d, WARP) {
+                    put((block_idx().y * rows + row) * d + element, turned.get(element));
+                }
+            }
+            sync_warp(ALL_LANES);
+        });
+    }
+
     /// One column: the element of each row's G, and this lane's elements from `column` on.
     #[inline(always)]
     fn step(&mut self, column: Shared<f32>, g: [f32; WARP_ROWS]) {
@@ -249,30 +292,13 @@ fn gradient<F: Form, const WIDE: usize>(mut weights: Weights, dq: InOut<f32>, ea
         let block_end = end.min(block + BLOCK);
         let mut product = Product::<WIDE> { sums: [[[0.0; 4]; WIDE]; WARP_ROWS] };
         for first in strided(block, block_end, TILE) {
-            // A row has at most 256 elements: its dot products are one chain.
-            let of_thread = weights.tile::<F, NARROW>(&tiles, first, g);
-            unroll!(i in 0..ROWS => {
-                unroll!(j in 0..NARROW => {
-                    let (row, column) = (thread_y() + SIDE * i as u32, thread_x() + SIDE * j as u32);
-                    g.set(row * G_PITCH + column, of_thread[i][j]);
-                });
-            });
-            product.add(g, stage, k, [first, block_end.min(first + TILE)]);
+            let tile_end = block_end.min(first + TILE);
+            weights.fill::<F>(&tiles, [first, tile_end], g);
+            product.add(g, stage, k, [first, tile_end]);
         }
-        unroll!(i in 0..WARP_ROWS => {
-            let row = weights.first_row + warp() * WARP_ROWS as u32 + i as u32;
-            let here = if within(row, rows) { k.d } else { 0 };
-            let line = (block_idx().y * rows + row) * k.d;
-            unroll!(w in 0..WIDE => {
-                unroll!(e in 0..4 => {
-                    let element = WIDTH * w as u32 + 4 * lane() + e as u32;
-                    if within(element, here) {
-                        let sum = product.sums[i][w][e];
-                        let total = if block > start { dq.get(line + element) + sum } else { sum };
-                        dq.set(line + element, if block_end == end { total * factor } else { total });
-                    }
-                });
-            });
+        product.write(stage, rows, [weights.first_row, k.d], |at, sum| {
+            let total = if block > start { dq.get(at) + sum } else { sum };
+            dq.set(at, if block_end == end { total * factor } else { total });
         });
     }
 }
@@ -355,7 +381,7 @@ macro_rules! weights {
                 [Side { weight: row_weight, value: row_value }, Side { weight: column_weight, value: column_value }];
             let [first_row, first] = [block_idx().x * edge::<ROWS>(), block_idx().y * edge::<COLUMNS>()];
             let mut weights = Weights::new::<$form>([q, k], first_row, rules, sides, [scale, bias]);
-            let tile = weights.tile::<$form, COLUMNS>(&Tiles::new(), first, dynamic_shared());
+            let tile = weights.tile::<$form>(first, dynamic_shared());
             unroll!(i in 0..ROWS => {
                 let row = first_row + thread_y() + SIDE * i as u32;
                 let here = if within(row, m) { n } else { 0 };

@@ -38,12 +38,8 @@ use crate::simt::*;
 pub(super) const KERNELS: &[&kernel::KernelSpec] = &[
     &pair_rows_bf16_fixed::SPEC,
     &pair_rows_bf16_online::SPEC,
-    &pair_rows_bf16_fixed_wide::SPEC,
-    &pair_rows_bf16_online_wide::SPEC,
     &pair_grad_bf16_fixed::SPEC,
     &pair_grad_bf16_online::SPEC,
-    &pair_grad_bf16_fixed_wide::SPEC,
-    &pair_grad_bf16_online_wide::SPEC,
 ];
 
 /// Rows of a block: 16 to a warp.
@@ -55,20 +51,15 @@ const TILE: u32 = 64;
 /// Eights of columns of a tile.
 const EIGHTS: usize = TILE as usize / 8;
 
-/// Elements of the gradient that a block computes.
-const WIDTH: u32 = 128;
+/// Steps of 16 elements: a vector has up to 128.
+const STEPS: usize = 8;
 
-/// Words of a column in a tile where columns have `STEPS` times 16 elements, and 4 more: eight lines x four words hit
-/// 32 banks.
-const fn pitch<const STEPS: usize>() -> u32 {
-    8 * STEPS as u32 + 4
-}
+/// Words from one column of a tile to the next: eight columns x four words hit 32 banks.
+const PITCH: u32 = 8 * STEPS as u32 + 4;
 
 /// Bytes of two tiles.
 #[cfg(not(target_arch = "nvptx64"))]
-fn tile_bytes<const STEPS: usize>() -> u64 {
-    4 * u64::from(2 * TILE * pitch::<STEPS>())
-}
+const TILE_BYTES: u64 = 4 * (2 * TILE * PITCH) as u64;
 
 /// Vectors of bf16 `[count, d]`, on 8 bytes.
 #[derive(Clone, Copy)]
@@ -100,9 +91,9 @@ fn word(low: u32, high: u32) -> u32 {
 
 /// The left operand of this warp's 16 rows.
 #[inline(always)]
-fn row_fragments<const STEPS: usize>(q: Lines, first_row: u32) -> [[u32; 4]; STEPS] {
+fn row_fragments(q: Lines, first_row: u32) -> [[u32; 4]; STEPS] {
     let mut fragments = [[0; 4]; STEPS];
-    steps::<STEPS>(|s| {
+    unroll!(s in 0..STEPS => {
         unroll!(part in 0..4 => {
             let row = first_row + lane() / 4 + part as u32 % 2 * 8;
             let at = 16 * s as u32 + part as u32 / 2 * 8 + lane() % 4 * 2;
@@ -114,20 +105,14 @@ fn row_fragments<const STEPS: usize>(q: Lines, first_row: u32) -> [[u32; 4]; STE
     fragments
 }
 
-/// `body` for each step, written out.
-#[inline(always)]
-fn steps<const STEPS: usize>(body: impl FnMut(usize)) {
-    crate::device::reduce::row::unrolled::<STEPS>(body);
-}
-
 /// The tiles of columns of a block.
 #[derive(Clone, Copy)]
-struct Tiles<const STEPS: usize> {
+struct Tiles {
     words: Shared<u32>,
     k: Lines,
 }
 
-impl<const STEPS: usize> Tiles<STEPS> {
+impl Tiles {
     /// Column and first element of the i-th unit of four that this thread brings.
     #[inline(always)]
     fn place(i: usize) -> (u32, u32) {
@@ -138,7 +123,7 @@ impl<const STEPS: usize> Tiles<STEPS> {
     #[inline(always)]
     fn load(&self, first: u32) -> [[u32; 2]; STEPS] {
         let mut words = [[0; 2]; STEPS];
-        steps::<STEPS>(|i| {
+        unroll!(i in 0..STEPS => {
             let (column, at) = Self::place(i);
             let [a, b, c, d] = self.k.four(first + column, at);
             words[i] = [word(a, b), word(c, d)];
@@ -148,40 +133,51 @@ impl<const STEPS: usize> Tiles<STEPS> {
 
     #[inline(always)]
     fn store(&self, buffer: u32, words: [[u32; 2]; STEPS]) {
-        steps::<STEPS>(|i| {
+        unroll!(i in 0..STEPS => {
             let (column, at) = Self::place(i);
-            let start = (buffer * TILE + column) * pitch::<STEPS>() + at / 2;
+            let start = (buffer * TILE + column) * PITCH + at / 2;
             self.words.set(start, words[i][0]);
             self.words.set(start + 1, words[i][1]);
         });
     }
 
-    /// `body(tile, its first column)` for the tiles of columns `start .. end`.
+    /// Brings the first tile. All threads of the block call it, and then [`Tiles::ahead`] and [`Tiles::turn`] for every
+    /// tile.
     #[inline(always)]
-    fn each(&self, start: u32, end: u32, mut body: impl FnMut(Shared<u32>, u32)) {
-        self.store(0, self.load(start));
+    fn begin(&self, first: u32) {
+        self.store(0, self.load(first));
         barrier();
-        let mut buffer = 0;
-        for first in strided(start, end, TILE) {
-            let more = end - first > TILE;
-            let next = if more { self.load(first + TILE) } else { [[0; 2]; STEPS] };
-            body(self.words.offset(buffer * TILE * pitch::<STEPS>()), first);
-            buffer = 1 - buffer;
-            if more {
-                self.store(buffer, next);
-            }
-            barrier();
+    }
+
+    /// The tile behind the one at `first`, on its way, if there is one before `end`.
+    #[inline(always)]
+    fn ahead(&self, first: u32, end: u32) -> [[u32; 2]; STEPS] {
+        if end - first > TILE { self.load(first + TILE) } else { [[0; 2]; STEPS] }
+    }
+
+    /// The tile at `first`, counted from `start`.
+    #[inline(always)]
+    fn at(&self, first: u32, start: u32) -> Shared<u32> {
+        self.words.offset((first - start) / TILE % 2 * TILE * PITCH)
+    }
+
+    /// Ends the tile at `first`: puts the next one beside it.
+    #[inline(always)]
+    fn turn(&self, first: u32, [start, end]: [u32; 2], next: [[u32; 2]; STEPS]) {
+        if end - first > TILE {
+            self.store(((first - start) / TILE + 1) % 2, next);
         }
+        barrier();
     }
 }
 
 /// The dot products of a warp's rows with the columns of a tile, as `mma` gives them.
 #[inline(always)]
-fn dots<const STEPS: usize>(rows: &[[u32; 4]; STEPS], tile: Shared<u32>) -> [[f32; 4]; EIGHTS] {
+fn dots(rows: &[[u32; 4]; STEPS], tile: Shared<u32>) -> [[f32; 4]; EIGHTS] {
     let mut sums = [[0.0; 4]; EIGHTS];
-    steps::<STEPS>(|s| {
+    unroll!(s in 0..STEPS => {
         unroll!(eight in 0..EIGHTS => {
-            let at = (8 * eight as u32 + lane() / 4) * pitch::<STEPS>() + 8 * s as u32 + lane() % 4;
+            let at = (8 * eight as u32 + lane() / 4) * PITCH + 8 * s as u32 + lane() % 4;
             sums[eight] = mma_bf16(rows[s], [tile.get(at), tile.get(at + 4)], sums[eight]);
         });
     });
@@ -240,18 +236,15 @@ fn part(columns: u32, each: u32) -> (u32, u32) {
 
 /// Sums of this warp's rows over the block's part of the columns.
 #[inline(always)]
-fn row_sums<F: Form, const STEPS: usize>(
-    [q, k]: [Lines; 2],
-    rules: Rules,
-    [scale, bias]: [f32; 2],
-    each: u32,
-    parts: Parts,
-) {
-    let rows = row_fragments::<STEPS>(q, first_row());
+fn row_sums<F: Form>([q, k]: [Lines; 2], rules: Rules, [scale, bias]: [f32; 2], each: u32, parts: Parts) {
+    let rows = row_fragments(q, first_row());
     let mut of_rows = rules_of(&rules, first_row(), q.count);
     let mut kept = [Sums::new::<F>(); 2];
     let (start, end) = part(k.count, each);
-    Tiles::<STEPS> { words: dynamic_shared(), k }.each(start, end, |tile, first| {
+    let tiles = Tiles { words: dynamic_shared(), k };
+    tiles.begin(start);
+    for first in strided(start, end, TILE) {
+        let (tile, next) = (tiles.at(first, start), tiles.ahead(first, end));
         let dots = dots(&rows, tile);
         unroll!(half in 0..2 => {
             let taken = taken(&rules, &mut of_rows[half], first);
@@ -279,7 +272,8 @@ fn row_sums<F: Form, const STEPS: usize>(
             });
             kept[half] = if F::ONLINE { kept[half].join(sums, true) } else { sums };
         });
-    });
+        tiles.turn(first, [start, end], next);
+    }
     unroll!(half in 0..2 => {
         let mut sums = kept[half];
         unroll!(level in 0..2 => {
@@ -292,9 +286,9 @@ fn row_sums<F: Form, const STEPS: usize>(
     });
 }
 
-/// The gradient of this warp's rows, 128 elements of it, from the block's part of the columns.
+/// The gradient of this warp's rows, of up to 128 elements, from the block's part of the columns.
 #[inline(always)]
-fn gradient<F: Form, const STEPS: usize>(
+fn gradient<F: Form>(
     [q, k]: [Lines; 2],
     rules: Rules,
     [of_row, of_column]: [Side; 2],
@@ -302,47 +296,52 @@ fn gradient<F: Form, const STEPS: usize>(
     each: u32,
     dq: Out<f32>,
 ) {
-    let rows = row_fragments::<STEPS>(q, first_row());
+    let rows = row_fragments(q, first_row());
     let mut of_rows = rules_of(&rules, first_row(), q.count);
     let sides = [0, 8].map(|half| of_row.get::<F>((first_row() + lane() / 4 + half).min(q.count - 1)));
-    let first_element = block_idx().z * WIDTH;
     let mut sums = [[[0.0; 4]; 2]; 8];
     let (start, end) = part(k.count, each);
-    Tiles::<STEPS> { words: dynamic_shared(), k }.each(start, end, |tile, first| {
+    let tiles = Tiles { words: dynamic_shared(), k };
+    tiles.begin(start);
+    for first in strided(start, end, TILE) {
+        let (tile, next) = (tiles.at(first, start), tiles.ahead(first, end));
         let dots = dots(&rows, tile);
         let mut g = [[0; 2]; EIGHTS];
         let taken = [taken(&rules, &mut of_rows[0], first), taken(&rules, &mut of_rows[1], first)];
         unroll!(eight in 0..EIGHTS => {
             let columns = [0, 1].map(|i| of_column.get::<F>(column_of(first, eight, i).min(k.count - 1)));
             unroll!(half in 0..2 => {
-                let weight = |i: usize| {
+                let mut bits = [0; 2];
+                unroll!(i in 0..2 => {
                     let x = Real::mul_add(dots[eight][2 * half + i], scale, bias);
                     let weight = F::weight(x, sides[half], columns[i]);
-                    u32::from(bf16_bits_of_f32(if taken[half] >> (2 * eight + i) & 1 != 0 { weight } else { 0.0 }))
-                };
-                g[eight][half] = word(weight(0), weight(1));
+                    let counts = taken[half] >> (2 * eight + i) & 1 != 0;
+                    bits[i] = u32::from(bf16_bits_of_f32(if counts { weight } else { 0.0 }));
+                });
+                g[eight][half] = word(bits[0], bits[1]);
             });
         });
         unroll!(step in 0..4 => {
             let rows = [g[2 * step][0], g[2 * step][1], g[2 * step + 1][0], g[2 * step + 1][1]];
             let column = 16 * step as u32 + lane() % 4 * 2;
             unroll!(pair in 0..8 => {
-                let at = column * pitch::<STEPS>() + first_element / 2 + 8 * pair as u32 + lane() / 4;
-                let words = [0, 1, 8, 9].map(|next| tile.get(at + next * pitch::<STEPS>()));
+                let at = column * PITCH + 8 * pair as u32 + lane() / 4;
+                let words = [0, 1, 8, 9].map(|next| tile.get(at + next * PITCH));
                 let even = [word(words[0] & 0xffff, words[1] & 0xffff), word(words[2] & 0xffff, words[3] & 0xffff)];
                 let odd = [word(words[0] >> 16, words[1] >> 16), word(words[2] >> 16, words[3] >> 16)];
                 sums[pair][0] = mma_bf16(rows, even, sums[pair][0]);
                 sums[pair][1] = mma_bf16(rows, odd, sums[pair][1]);
             });
         });
-    });
+        tiles.turn(first, [start, end], next);
+    }
     unroll!(half in 0..2 => {
         let row = first_row() + lane() / 4 + 8 * half as u32;
         let here = if within(row, q.count) { k.d } else { 0 };
         let line = (block_idx().y * q.count + row.min(q.count - 1)) * k.d;
         unroll!(pair in 0..8 => {
             unroll!(i in 0..4 => {
-                let element = first_element + 16 * pair as u32 + lane() % 4 * 4 + i as u32;
+                let element = 16 * pair as u32 + lane() % 4 * 4 + i as u32;
                 if within(element, here) {
                     dq.set(line + element, sums[pair][i % 2][2 * half + i / 2] * factor);
                 }
@@ -358,7 +357,7 @@ fn reread(m: u64, n: u64, d: u64) -> u64 {
 }
 
 macro_rules! rows {
-    ($($(#[doc = $doc:literal])+ $name:ident $form:ident [$steps:literal] cases $cases:ident;)+) => { kernel! {$(
+    ($($(#[doc = $doc:literal])+ $name:ident $form:ident cases $cases:ident;)+) => { kernel! {$(
         $(#[doc = $doc])+
         $name(
             q: In<u16>[m * d], k: In<u16>[n * d], own: In<u32>[m], row_key: In<u32>[m * (rules & 1)],
@@ -367,31 +366,27 @@ macro_rules! rows {
             sums: Out<f32>[4 * parts_of(n, each) * m], tops: Out<u32>[parts_of(n, each) * m],
             m: u32, n: u32, d: u32, rules: u32, listed: u32, each: u32, scale: f32, bias: f32,
         )
-        grid [m.div_ceil(u64::from(ROWS)), parts_of(n, each)] block [THREADS] shared [tile_bytes::<$steps>()]
+        grid [m.div_ceil(u64::from(ROWS)), parts_of(n, each)] block [THREADS] shared [TILE_BYTES]
         cost { flop: 8 * m * n, special: m * n, tensor_flop: 2 * m * n * d, reread: reread(m, n, d) }
         cases $cases
         {
             let rules = Rules { own, row_key, column_key, keep, starts, list, rules, columns: n };
             let parts = Parts { sums, tops, count: grid_dim().y, rows: m };
             let lines = [Lines { data: q, count: m, d }, Lines { data: k, count: n, d }];
-            row_sums::<$form, $steps>(lines, rules, [scale, bias], each, parts);
+            row_sums::<$form>(lines, rules, [scale, bias], each, parts);
         }
     )+}};
 }
 
 rows! {
     /// `pair_rows_fixed` of vectors in bf16, on 8 bytes, with d up to 128; `each` is any number of blocks of 512.
-    pair_rows_bf16_fixed Fixed [8] cases rows_fixed_cases;
+    pair_rows_bf16_fixed Fixed cases rows_fixed_cases;
     /// `pair_rows_online` of vectors in bf16, on 8 bytes, with d up to 128; `each` is any number of blocks of 512.
-    pair_rows_bf16_online Online [8] cases rows_online_cases;
-    /// As `pair_rows_bf16_fixed` for d up to 256.
-    pair_rows_bf16_fixed_wide Fixed [16] cases rows_fixed_wide_cases;
-    /// As `pair_rows_bf16_online` for d up to 256.
-    pair_rows_bf16_online_wide Online [16] cases rows_online_wide_cases;
+    pair_rows_bf16_online Online cases rows_online_cases;
 }
 
 macro_rules! gradients {
-    ($($(#[doc = $doc:literal])+ $name:ident $form:ident [$steps:literal] values $values:literal,
+    ($($(#[doc = $doc:literal])+ $name:ident $form:ident values $values:literal,
         special $special:literal, cases $cases:ident;)+) => { kernel! {$(
         $(#[doc = $doc])+
         $name(
@@ -402,13 +397,13 @@ macro_rules! gradients {
             column_weight: In<f32>[n], column_value: In<f32>[n * $values], dq: Out<f32>[parts_of(n, each) * m * d],
             m: u32, n: u32, d: u32, rules: u32, listed: u32, each: u32, scale: f32, bias: f32, factor: f32,
         )
-        grid [m.div_ceil(u64::from(ROWS)), parts_of(n, each), d.div_ceil(u64::from(WIDTH))] block [THREADS]
-        shared [tile_bytes::<$steps>()]
+        grid [m.div_ceil(u64::from(ROWS)), parts_of(n, each)] block [THREADS]
+        shared [TILE_BYTES]
         cost {
-            flop: 3 * m * n * d.div_ceil(u64::from(WIDTH)),
-            special: $special * m * n * d.div_ceil(u64::from(WIDTH)),
-            tensor_flop: 2 * m * n * d * (1 + d.div_ceil(u64::from(WIDTH))),
-            reread: reread(m, n, d) * d.div_ceil(u64::from(WIDTH)),
+            flop: 3 * m * n,
+            special: $special * m * n,
+            tensor_flop: 4 * m * n * d,
+            reread: reread(m, n, d),
         }
         cases $cases
         {
@@ -416,7 +411,7 @@ macro_rules! gradients {
             let lines = [Lines { data: q, count: m, d }, Lines { data: k, count: n, d }];
             let sides =
                 [Side { weight: row_weight, value: row_value }, Side { weight: column_weight, value: column_value }];
-            gradient::<$form, $steps>(lines, rules, sides, [scale, bias, factor], each, dq);
+            gradient::<$form>(lines, rules, sides, [scale, bias, factor], each, dq);
         }
     )+}};
 }
@@ -424,11 +419,7 @@ macro_rules! gradients {
 gradients! {
     /// `pair_grad_fixed` of vectors in bf16, on 8 bytes, with d from 1 to 128; G is rounded to bf16. `each` is any
     /// number of blocks of 512 columns.
-    pair_grad_bf16_fixed Fixed [8] values 0, special 1, cases grad_fixed_cases;
+    pair_grad_bf16_fixed Fixed values 0, special 1, cases grad_fixed_cases;
     /// `pair_grad_online` likewise.
-    pair_grad_bf16_online Online [8] values 1, special 2, cases grad_online_cases;
-    /// As `pair_grad_bf16_fixed` for d up to 256: each half of the elements computes the dot products for itself.
-    pair_grad_bf16_fixed_wide Fixed [16] values 0, special 1, cases grad_fixed_wide_cases;
-    /// As `pair_grad_bf16_online` for d up to 256.
-    pair_grad_bf16_online_wide Online [16] values 1, special 2, cases grad_online_wide_cases;
+    pair_grad_bf16_online Online values 1, special 2, cases grad_online_cases;
 }
