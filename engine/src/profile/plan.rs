@@ -1,10 +1,11 @@
 //! [`plan`]: how much memory a batch needs, without running it.
 //!
-//! Two small batches are run and every change of the memory is logged. The program is the same for each batch, so the
-//! logs agree piece by piece, and each axis of each shape grows linearly with the batch. The lengths at the planned
-//! batch follow, and the log is gone through once more with them, by the memory pool's own policy on sizes alone.
+//! Two small batches are run and every change of the memory is logged. The program is the same for each batch, but for
+//! the sums of more leaves of images, so the smaller one's pieces are found in the larger one's log in their order, and
+//! each axis of each shape grows linearly with the batch. The lengths at the planned batch follow, and the larger log is
+//! gone through once more with them, by the memory pool's own policy on sizes alone.
 //!
-//! Where the logs do not agree (a program that takes more steps for a larger batch), the bytes of each owner at the
+//! Where the pieces are not found (a program that takes other steps for a larger batch), the bytes of each owner at the
 //! peak are taken to grow linearly.
 
 use super::ledger::{Change, Extents, MemoryLog, Owner, OwnerBytes, Piece};
@@ -72,35 +73,49 @@ impl Line {
         usize::try_from(scaled.max(0).div_euclid(run) + i128::from(scaled.max(0).rem_euclid(run) > 0)).unwrap_or(0)
     }
 
-    fn extents(&self, small: &Extents, large: &Extents) -> Option<Extents> {
-        let (small, large) = (small.as_slice(), large.as_slice());
-        if small.len() != large.len() {
-            return None;
-        }
-        Some(Extents::of(&small.iter().zip(large).map(|(s, l)| self.at(*s, *l)).collect::<Vec<_>>()))
+    fn extents(&self, small: &Extents, large: &Extents) -> Extents {
+        let lengths = small.as_slice().iter().zip(large.as_slice());
+        Extents::of(&lengths.map(|(small, large)| self.at(*small, *large)).collect::<Vec<_>>())
+    }
+
+    /// Whether two pieces of the probes may be the same one of the program: each axis as long in both, or as much
+    /// longer as the batch is larger, up to the ragged last leaf.
+    fn pairs(&self, small: &Piece, large: &Piece) -> bool {
+        let (a, b) = (small.shape.as_slice(), large.shape.as_slice());
+        let scales = |a: usize, b: usize| a == b || b == (a * self.large).div_ceil(self.small);
+        small.op == large.op && a.len() == b.len() && a.iter().zip(b).all(|(a, b)| scales(*a, *b))
     }
 }
 
-/// The larger probe's log gone through with the planned lengths; `None` where the two logs disagree.
+/// The larger probe's log gone through with the planned lengths. The smaller one's pieces must be found in it in their
+/// order; what comes in between (the sums of more leaves) keeps its size. `None` where they are not found.
 fn replayed(small: &Probe, large: &Probe, line: &Line) -> Option<Plan> {
-    if small.log.changes.len() != large.log.changes.len() || small.log.changes.is_empty() {
-        return None;
-    }
+    let mut pieces_of_small = small.log.changes.iter().filter_map(|(_, change)| match change {
+        Change::Made(_, piece) => Some(piece),
+        _ => None,
+    });
+    let mut next = Some(pieces_of_small.next()?);
     let mut memory = Memory { pooled: large.log.pooled, ..Memory::default() };
-    for ((_, a), (_, b)) in small.log.changes.iter().zip(&large.log.changes) {
-        match (a, b) {
-            (Change::Made(slot, a), Change::Made(other, b)) if slot == other && a.op == b.op => {
-                let shape = line.extents(&a.shape, &b.shape)?;
-                let asked = match b.shape.numel() {
-                    0 => b.asked,
-                    n => shape.numel() * (b.asked / n),
+    for (_, change) in &large.log.changes {
+        match *change {
+            Change::Made(slot, piece) => {
+                let paired = next.filter(|small| line.pairs(small, &piece));
+                let shape = paired.map_or(piece.shape, |small| line.extents(&small.shape, &piece.shape));
+                if paired.is_some() {
+                    next = pieces_of_small.next();
+                }
+                let asked = match piece.shape.numel() {
+                    0 => piece.asked,
+                    n => shape.numel() * (piece.asked / n),
                 };
-                memory.make(*slot, Piece { asked, shape, ..*b });
+                memory.make(slot, Piece { asked, shape, ..piece });
             }
-            (Change::Moved(slot, a), Change::Moved(other, b)) if slot == other && a == b => memory.assign(*slot, *b),
-            (Change::Freed(slot), Change::Freed(other)) if slot == other => memory.free(*slot),
-            _ => return None,
+            Change::Moved(slot, owner) => memory.assign(slot, owner),
+            Change::Freed(slot) => memory.free(slot),
         }
+    }
+    if next.is_some() {
+        return None;
     }
     memory.settle();
     let (by_owner, mut pieces) = memory.peak;
@@ -227,10 +242,20 @@ mod tests {
     }
 
     #[test]
-    fn programs_that_differ_are_planned_by_owner() {
+    fn pieces_that_only_the_larger_batch_makes_keep_their_size() {
         let (small, mut large) = (probe(16), probe(32));
-        let last = large.log.changes.len() - 1;
-        large.log.changes.remove(last);
+        let (at, extra) = (large.log.changes[3].0, Extents::of(&[64]));
+        let piece = Piece { bytes: 256, asked: 256, op: "add", owner: Owner::Workspace, shape: extra };
+        large.log.changes.splice(3..3, [(at, Change::Made(1000, piece)), (at, Change::Freed(1000))]);
+        let (planned, measured) = (plan(&small, &large, 512).unwrap(), probe(512).log.peak().unwrap());
+        assert_eq!(planned.bytes(), measured.bytes());
+    }
+
+    #[test]
+    fn programs_that_differ_are_planned_by_owner() {
+        let (mut small, large) = (probe(16), probe(32));
+        let piece = Piece { bytes: 64, asked: 64, op: "only here", owner: Owner::Workspace, shape: Extents::of(&[16]) };
+        small.log.changes.push((small.log.changes[0].0, Change::Made(1000, piece)));
         let planned = plan(&small, &large, 64).unwrap();
         let (a, b) = (small.log.peak().unwrap(), large.log.peak().unwrap());
         let saved = Owner::Saved as usize;
