@@ -47,8 +47,9 @@ fn identical_embeddings_give_ln_of_2n_minus_1() {
 #[test]
 fn one_image_has_no_loss_and_no_gradient() {
     let (loss, dz) = run(&random(2, 6, 0), 6, HALF);
-    assert_eq!(loss, 0.0);
-    assert!(dz.iter().all(|d| *d == 0.0), "{dz:?}");
+    // The positive is the only term of the denominator: what is left is the rounding of ln e^x - x.
+    assert!(loss.abs() <= f64::EPSILON, "{loss}");
+    assert!(dz.iter().all(|d| d.abs() <= 4.0 * f64::EPSILON), "{dz:?}");
 }
 
 #[test]
