@@ -90,11 +90,55 @@ def nt_xent(z, temperature):
     return F.cross_entropy(logits, torch.arange(2 * n).roll(n))
 
 
+class ChunkedLogSumExp(torch.autograd.Function):
+    """Log-sum-exps of the similarities of all pairs, 1024 rows at a time; backward computes the similarities again."""
+
+    ROWS = 1024
+
+    @staticmethod
+    def similarities(u, start, temperature):
+        part = u[start : start + ChunkedLogSumExp.ROWS] @ u.t() / temperature
+        rows = torch.arange(part.shape[0])
+        part[rows, rows + start] = float("-inf")
+        return part
+
+    @staticmethod
+    def forward(ctx, u, temperature):
+        starts = range(0, u.shape[0], ChunkedLogSumExp.ROWS)
+        value = torch.cat([torch.logsumexp(ChunkedLogSumExp.similarities(u, i, temperature), 1) for i in starts])
+        ctx.save_for_backward(u, value)
+        ctx.temperature = temperature
+        return value
+
+    @staticmethod
+    def backward(ctx, dy):
+        u, value = ctx.saved_tensors
+        du = torch.zeros_like(u)
+        for i in range(0, u.shape[0], ChunkedLogSumExp.ROWS):
+            rows = slice(i, i + ChunkedLogSumExp.ROWS)
+            share = ChunkedLogSumExp.similarities(u, i, ctx.temperature).sub_(value[rows, None]).exp_()
+            share.mul_((dy[rows] / ctx.temperature)[:, None])
+            du[rows] += share @ u
+            du += share.t() @ u[rows]
+        return du, None
+
+
+def nt_xent_chunked(z, temperature):
+    u = F.normalize(z)
+    n = z.shape[0] // 2
+    positive = (u[:n] * u[n:]).sum(1).repeat(2) / temperature
+    return (ChunkedLogSumExp.apply(u, temperature) - positive).mean()
+
+
 def loss(repetitions):
-    for rows in (1024, 4096):
+    """The faster of the whole matrix and of 1024 rows at a time; the whole matrix of 32768 rows would not fit."""
+    for rows in (1024, 4096, 16384, 32768):
         z = torch.randn(rows, 128, requires_grad=True)
-        work = lambda: torch.autograd.grad(nt_xent(z, 0.5), z)
-        yield timed(f"nt_xent {rows}x128 fwd+bwd", None, repetitions, work)
+        forms = [nt_xent, nt_xent_chunked] if rows <= 16384 else [nt_xent_chunked]
+        work = lambda form: lambda: torch.autograd.grad(form(z, 0.5), z)
+        timings = [timed(f"nt_xent {rows}x128 fwd+bwd", None, repetitions, work(form)) for form in forms]
+        fastest = min(timings, key=lambda timing: timing["median_s"])
+        yield {**fastest, "form": forms[timings.index(fastest)].__name__}
 
 
 class Block(nn.Module):
