@@ -195,7 +195,7 @@ fn cases(g: &mut Gen) -> Result<LossCase> {
     let (n, d) = (1 + g.dim(), 2 + g.dim());
     let z = g.array(&[2 * n, d], Domain::Signed(0.5, 1.5))?;
     let set = [
-        ("temperature", g.pick(&["0.2", "0.5", "1.0"])),
+        ("temperature", g.pick(&["0.5", "1.0"])),
         ("beta", g.pick(&["0", "0.5", "2"])),
         ("tau_plus", g.pick(&["0", "0.01", "0.1", "0.4"])),
     ];
