@@ -79,8 +79,8 @@ fn nt_xent_of(z: &Tensor, ids: Option<&Array>, o: &NtXent) -> Result<Tensor> {
         return Err(Error::new(ErrorKind::Shape, "nt_xent", format!("z {:?}", z.shape()))
             .expected("[2N, D]: the first views of N images, then their second views"));
     }
-    let (a, b) = (z.slice(0, 0, rows / 2)?, z.slice(0, rows / 2, rows)?);
-    Ok(contrast(&a, &b, ids, o, false, &Arc::new(Comm::single()))?.0)
+    check_temperature("nt_xent", o.temperature)?;
+    Ok(contrast(&unit(z)?, ids, o, false, &Arc::new(Comm::single()))?.0)
 }
 
 /// The loss of the whole batch from each rank's embeddings of its `n` images: `a` `[n, D]` of the first views, `b` of
@@ -95,7 +95,7 @@ fn nt_xent_of(z: &Tensor, ids: Option<&Array>, o: &NtXent) -> Result<Tensor> {
 /// rank; or as for [`Comm::exchange`].
 #[track_caller]
 pub fn nt_xent_ranks(a: &Tensor, b: &Tensor, o: &NtXent, comm: &Arc<Comm>) -> Result<Tensor> {
-    Ok(contrast(a, b, None, o, false, comm)?.0)
+    Ok(contrast(&anchors(a, b, o, comm)?, None, o, false, comm)?.0)
 }
 
 /// [`nt_xent_ranks`] without known false negatives: `ids` `[n]` i64 says which images are the same, on one rank or on
@@ -106,7 +106,7 @@ pub fn nt_xent_ranks(a: &Tensor, b: &Tensor, o: &NtXent, comm: &Arc<Comm>) -> Re
 /// As for [`nt_xent_ranks`]; `Shape` or `DType` unless `ids` is `[n]` i64.
 #[track_caller]
 pub fn nt_xent_masked(a: &Tensor, b: &Tensor, ids: &Array, o: &NtXent, comm: &Arc<Comm>) -> Result<Tensor> {
-    Ok(contrast(a, b, Some(ids), o, false, comm)?.0)
+    Ok(contrast(&anchors(a, b, o, comm)?, Some(ids), o, false, comm)?.0)
 }
 
 /// [`nt_xent_ranks`], or [`nt_xent_masked`] where there are `ids`, with numbers for the log.
@@ -121,7 +121,7 @@ pub fn nt_xent_watched(
     o: &NtXent,
     comm: &Arc<Comm>,
 ) -> Result<(Tensor, Contrast)> {
-    let (loss, watched) = contrast(a, b, ids, o, true, comm)?;
+    let (loss, watched) = contrast(&anchors(a, b, o, comm)?, ids, o, true, comm)?;
     let contrast = watched.ok_or_else(|| {
         Error::new(ErrorKind::Config, "nt_xent", "numbers for the log from the materialised form")
             .expected("the streaming form")
@@ -139,26 +139,32 @@ pub struct Contrast {
     pub entropy: f64,
 }
 
-/// The loss from each rank's views, and its statistics if they are wanted and the form has them.
+/// The unit vectors `[2n, D]` of this rank's views, when all ranks have equally many.
+fn anchors(a: &Tensor, b: &Tensor, o: &NtXent, comm: &Comm) -> Result<Tensor> {
+    check_temperature("nt_xent", o.temperature)?;
+    Batch::of_pairs("nt_xent", a, b, comm)?;
+    Tensor::concat(&[&unit(a)?, &unit(b)?], 0)
+}
+
+/// The loss from this rank's unit vectors `u` `[2n, D]`, first views before second ones, and its statistics if they are
+/// wanted and the form has them.
 fn contrast(
-    a: &Tensor,
-    b: &Tensor,
+    u: &Tensor,
     ids: Option<&Array>,
     o: &NtXent,
     statistics: bool,
     comm: &Arc<Comm>,
 ) -> Result<(Tensor, Option<Contrast>)> {
-    check_temperature("nt_xent", o.temperature)?;
-    let batch = Batch::of_pairs("nt_xent", a, b, comm)?;
-    let (a, b) = (unit(a)?, unit(b)?);
-    let u = Tensor::concat(&[&a, &b], 0)?;
+    let local = u.shape()[0] / 2;
+    let batch = Batch::new(local, comm);
     let candidates = Candidates::new(ids, &batch, comm)?;
     let (log_denominator, watched) = match o.form {
-        Form::Streaming => streaming(&u, o.temperature, &candidates, statistics, comm)?,
-        Form::Materialised => (materialised(&u, o.temperature, &candidates, comm)?, None),
+        Form::Streaming => streaming(u, o.temperature, &candidates, statistics, comm)?,
+        Form::Materialised => (materialised(u, o.temperature, &candidates, comm)?, None),
     };
+    let (a, b) = (u.slice(0, 0, local)?, u.slice(0, local, 2 * local)?);
     let positive = row_dots(&a, &b)?.scale(1.0 / o.temperature)?; // [n, 1]: both views have the same
-    let l = log_denominator.reshape(&[2, batch.local])?.transpose(0, 1)?.sub(&positive)?; // [n, 2]
+    let l = log_denominator.reshape(&[2, local])?.transpose(0, 1)?.sub(&positive)?; // [n, 2]
     let loss = sample_totals(&l, batch.first, comm)?.sum_all()?.scale(1.0 / (2 * batch.global) as f64)?;
     Ok((loss, watched))
 }
