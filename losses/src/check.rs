@@ -1,10 +1,9 @@
 //! Every loss against its oracle and against finite differences, in f64.
 
-use crate::LossSpec;
+use crate::{LossSpec, Role};
 use selfsame_autograd::gradcheck::{self, Outcome};
 use selfsame_autograd::{Gen, Tensor};
 use selfsame_engine::{Array, Device, Error, ErrorKind, Result};
-use std::collections::BTreeMap;
 
 /// Largest difference from the oracle, relative to max(|value|, 1): a thousand roundings of f64 and more than the
 /// losses of a few hundred terms accumulate.
@@ -41,14 +40,18 @@ pub fn check(spec: &'static LossSpec, device: &Device, cases: u64, seed: u64) ->
     outcome
 }
 
-/// The larger of the deviations from oracle and differences, in units of their tolerances.
+/// The larger of the deviations from oracle and differences, in units of their tolerances. The differences are by the
+/// inputs that the loss is differentiated by.
 fn check_one(spec: &LossSpec, g: &mut Gen) -> Result<f64> {
     let case = (spec.cases)(g)?;
-    let names: Vec<&String> = case.inputs.keys().collect();
-    let arrays: Vec<Array> = case.inputs.values().cloned().collect();
+    let role = |name: &str| spec.inputs.iter().find(|port| port.name == name).map(|port| port.role);
+    let (moved, fixed): (Vec<_>, Vec<_>) =
+        case.inputs.iter().partition(|(name, _)| role(name) == Some(Role::Differentiated));
+    let arrays: Vec<Array> = moved.iter().map(|(_, array)| (*array).clone()).collect();
     let loss = |x: &[Tensor]| {
-        let inputs: BTreeMap<String, Tensor> = names.iter().map(|n| n.to_string()).zip(x.iter().cloned()).collect();
-        let mut outputs = (spec.run)(&inputs, &case.options)?;
+        let moved = moved.iter().map(|(name, _)| name.to_string()).zip(x.iter().cloned());
+        let fixed = fixed.iter().map(|(name, array)| (name.to_string(), Tensor::constant((*array).clone())));
+        let mut outputs = (spec.run)(&moved.chain(fixed).collect(), &case.options)?;
         outputs.remove("loss").ok_or_else(|| Error::new(ErrorKind::Config, spec.name, "no output 'loss'"))
     };
     let constants: Vec<Tensor> = arrays.iter().cloned().map(Tensor::constant).collect();

@@ -2,27 +2,41 @@
 //!
 //! Each loss is one file: the function that methods call, and a [`LossSpec`] that says what the command line, the
 //! gradient check and the training log need to know of it. [`LOSSES`] lists them. Across ranks a loss calls
-//! [`Tensor::all_gather`](selfsame_autograd::Tensor::all_gather) and [`sample_totals`]; both have a gradient.
+//! [`Tensor::all_gather`](selfsame_autograd::Tensor::all_gather), [`sample_totals`] and [`sample_copies`]; all have a
+//! gradient.
 
+mod batch;
 mod check;
+pub mod clip;
 mod evaluate;
+pub mod hard_negatives;
+pub mod info_nce;
 pub mod ntxent;
 mod sample_totals;
+pub mod siglip;
 mod spec;
+pub mod supcon;
 
+pub use batch::Coefficient;
 pub use check::{check, check_all};
+pub use clip::{Clip, clip, clip_ranks};
 pub use evaluate::evaluate;
-pub use ntxent::{Form, NtXent, nt_xent, nt_xent_ranks};
-pub use sample_totals::sample_totals;
-pub use spec::{CrossRank, Fact, LossCase, LossSpec, NamedTensors, OptionSpec, Options, Port, find};
+pub use hard_negatives::{HardNegatives, hard_negatives, hard_negatives_ranks};
+pub use info_nce::{InfoNce, info_nce, info_nce_ranks};
+pub use ntxent::{Contrast, Form, NtXent, nt_xent, nt_xent_masked, nt_xent_ranks, nt_xent_watched};
+pub use sample_totals::{sample_copies, sample_totals};
+pub use siglip::{SigLip, siglip, siglip_ranks};
+pub use spec::{CrossRank, Fact, LossCase, LossSpec, NamedTensors, OptionSpec, Options, Port, Role, find};
+pub use supcon::{SupCon, supcon, supcon_ranks};
 
 use selfsame_autograd::OpSpec;
 
 /// All losses.
-pub const LOSSES: &[&LossSpec] = &[&ntxent::SPEC];
+pub const LOSSES: &[&LossSpec] =
+    &[&ntxent::SPEC, &clip::SPEC, &info_nce::SPEC, &supcon::SPEC, &siglip::SPEC, &hard_negatives::SPEC];
 
 /// The differentiable operations that losses add to those of `selfsame-autograd`, for the gradient check.
-pub const OPS: &[&OpSpec] = &[&sample_totals::SAMPLE_TOTALS];
+pub const OPS: &[&OpSpec] = &[&sample_totals::SAMPLE_TOTALS, &sample_totals::SAMPLE_COPIES];
 
 #[cfg(test)]
 mod tests {

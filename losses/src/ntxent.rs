@@ -13,17 +13,15 @@
 //! the same bits whatever the threads, tiles and ranks ([`Tensor::pair_log_sum_exp`]). [`Form::Materialised`] holds the
 //! 2N x 2N matrix, as most code does: to compare with.
 
+use crate::batch::{Batch, TEMPERATURE_RANGE, check_temperature, constant, is_temperature, row_dots, unit};
 use crate::sample_totals;
-use crate::spec::{CrossRank, Fact, LossCase, LossSpec, OptionSpec, Options, Port};
-use selfsame_autograd::ops::{Excluded, Pairs};
+use crate::spec::{CrossRank, Fact, LossCase, LossSpec, OptionSpec, Options, Port, Role};
+use selfsame_autograd::ops::{Excluded, PairSums, Pairs};
 use selfsame_autograd::{Domain, Gen, Tensor};
-use selfsame_engine::{Array, Comm, Error, ErrorKind, Result, ops};
+use selfsame_engine::{Array, Comm, DType, Device, Error, ErrorKind, Result, Rows, ops};
 use selfsame_kernels::math::Real;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Lengths below this count as this when embeddings are normalised, so that a zero vector has similarity 0 to all.
-const LEAST_NORM: f64 = 1e-12;
 
 /// Options of [`nt_xent`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,13 +70,17 @@ impl Default for NtXent {
 /// positive.
 #[track_caller]
 pub fn nt_xent(z: &Tensor, o: &NtXent) -> Result<Tensor> {
+    nt_xent_of(z, None, o)
+}
+
+fn nt_xent_of(z: &Tensor, ids: Option<&Array>, o: &NtXent) -> Result<Tensor> {
     let [rows, _] = z.dims()?;
     if rows == 0 || rows % 2 != 0 {
         return Err(Error::new(ErrorKind::Shape, "nt_xent", format!("z {:?}", z.shape()))
             .expected("[2N, D]: the first views of N images, then their second views"));
     }
-    check(o)?;
-    mean_over_pairs(&z.l2_normalize(LEAST_NORM)?, o, &Arc::new(Comm::single()))
+    check_temperature("nt_xent", o.temperature)?;
+    Ok(contrast(&unit(z)?, ids, o, false, &Arc::new(Comm::single()))?.0)
 }
 
 /// The loss of the whole batch from each rank's embeddings of its `n` images: `a` `[n, D]` of the first views, `b` of
@@ -93,96 +95,171 @@ pub fn nt_xent(z: &Tensor, o: &NtXent) -> Result<Tensor> {
 /// rank; or as for [`Comm::exchange`].
 #[track_caller]
 pub fn nt_xent_ranks(a: &Tensor, b: &Tensor, o: &NtXent, comm: &Arc<Comm>) -> Result<Tensor> {
-    let [n, _] = a.dims()?;
-    if n == 0 || a.shape() != b.shape() {
-        return Err(Error::new(ErrorKind::Shape, "nt_xent", format!("views {:?} and {:?}", a.shape(), b.shape()))
-            .expected("[n, D] twice, n at least 1"));
-    }
-    check(o)?;
-    let shares = comm.exchange(n)?;
-    if shares.iter().any(|share| *share != n) {
-        return Err(Error::new(ErrorKind::Numerics, "nt_xent", format!("ranks of {shares:?} images"))
-            .expected("equally many on every rank")
-            .hint("choose ranks that divide the batch into equal multiples of 16 images"));
-    }
-    let anchors = Tensor::concat(&[&a.l2_normalize(LEAST_NORM)?, &b.l2_normalize(LEAST_NORM)?], 0)?;
-    mean_over_pairs(&anchors, o, comm)
+    Ok(contrast(&anchors(a, b, o, comm)?, None, o, false, comm)?.0)
 }
 
-/// L from this rank's unit vectors `u` `[2n, D]`, first views before second ones.
-fn mean_over_pairs(u: &Tensor, o: &NtXent, comm: &Arc<Comm>) -> Result<Tensor> {
+/// [`nt_xent_ranks`] without known false negatives: `ids` `[n]` i64 says which images are the same, on one rank or on
+/// different ones (duplicates, repeated sampling, frames of one scene). Views of another image with an equal id are
+/// left out of the denominators; the partner stays.
+///
+/// # Errors
+/// As for [`nt_xent_ranks`]; `Shape` or `DType` unless `ids` is `[n]` i64.
+#[track_caller]
+pub fn nt_xent_masked(a: &Tensor, b: &Tensor, ids: &Array, o: &NtXent, comm: &Arc<Comm>) -> Result<Tensor> {
+    Ok(contrast(&anchors(a, b, o, comm)?, Some(ids), o, false, comm)?.0)
+}
+
+/// [`nt_xent_ranks`], or [`nt_xent_masked`] where there are `ids`, with numbers for the log.
+///
+/// # Errors
+/// As for these; `Config` for [`Form::Materialised`], which has no such numbers.
+#[track_caller]
+pub fn nt_xent_watched(
+    a: &Tensor,
+    b: &Tensor,
+    ids: Option<&Array>,
+    o: &NtXent,
+    comm: &Arc<Comm>,
+) -> Result<(Tensor, Contrast)> {
+    let (loss, watched) = contrast(&anchors(a, b, o, comm)?, ids, o, true, comm)?;
+    let contrast = watched.ok_or_else(|| {
+        Error::new(ErrorKind::Config, "nt_xent", "numbers for the log from the materialised form")
+            .expected("the streaming form")
+    })?;
+    Ok((loss, contrast))
+}
+
+/// How well views pick their partners; of the batch of all ranks, the same on each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Contrast {
+    /// The share of the 2N views whose partner is the most similar of all candidates (of equals, the first one).
+    pub top1: f64,
+    /// Mean entropy in nats of a view's choice among its candidates, softmax(similarities / τ): ln(2N-1) where nothing
+    /// is told apart, 0 where every choice is certain.
+    pub entropy: f64,
+}
+
+/// The unit vectors `[2n, D]` of this rank's views, when all ranks have equally many.
+fn anchors(a: &Tensor, b: &Tensor, o: &NtXent, comm: &Comm) -> Result<Tensor> {
+    check_temperature("nt_xent", o.temperature)?;
+    Batch::of_pairs("nt_xent", a, b, comm)?;
+    Tensor::concat(&[&unit(a)?, &unit(b)?], 0)
+}
+
+/// The loss from this rank's unit vectors `u` `[2n, D]`, first views before second ones, and its statistics if they are
+/// wanted and the form has them.
+fn contrast(
+    u: &Tensor,
+    ids: Option<&Array>,
+    o: &NtXent,
+    statistics: bool,
+    comm: &Arc<Comm>,
+) -> Result<(Tensor, Option<Contrast>)> {
     let local = u.shape()[0] / 2;
-    let batch = Batch { local, global: local * comm.size(), first: local * comm.rank() };
-    let log_denominator = match o.form {
-        Form::Streaming => streaming(u, o.temperature, &batch, comm)?,
-        Form::Materialised => materialised(u, o.temperature, &batch, comm)?,
+    let batch = Batch::new(local, comm);
+    let candidates = Candidates::new(ids, &batch, comm)?;
+    let (log_denominator, watched) = match o.form {
+        Form::Streaming => streaming(u, o.temperature, &candidates, statistics, comm)?,
+        Form::Materialised => (materialised(u, o.temperature, &candidates, comm)?, None),
     };
     let (a, b) = (u.slice(0, 0, local)?, u.slice(0, local, 2 * local)?);
-    let positive = a.mul(&b)?.sum(&[1], true)?.scale(1.0 / o.temperature)?; // [n, 1]: both views have the same
+    let positive = row_dots(&a, &b)?.scale(1.0 / o.temperature)?; // [n, 1]: both views have the same
     let l = log_denominator.reshape(&[2, local])?.transpose(0, 1)?.sub(&positive)?; // [n, 2]
-    sample_totals(&l, batch.first, comm)?.sum_all()?.scale(1.0 / (2 * batch.global) as f64)
+    let loss = sample_totals(&l, batch.first, comm)?.sum_all()?.scale(1.0 / (2 * batch.global) as f64)?;
+    Ok((loss, watched))
 }
 
-/// Where a rank's images are in the batch of all ranks.
-struct Batch {
-    /// Images here.
-    local: usize,
-    /// Images of all ranks.
-    global: usize,
-    /// Global number of the first image here.
-    first: usize,
+/// Which of all 2N views each view here is compared with: all but itself, and but those of other images with its id.
+struct Candidates<'a> {
+    batch: &'a Batch,
+    /// The ids of the images of all ranks.
+    ids: Option<Vec<i64>>,
 }
 
-impl Batch {
-    /// The global number of each row here.
-    fn places(&self) -> impl Iterator<Item = usize> {
-        let Batch { local, global, first } = *self;
-        (0..2 * local).map(move |row| row / local * global + first + row % local)
+impl Candidates<'_> {
+    fn new<'a>(ids: Option<&Array>, batch: &'a Batch, comm: &Comm) -> Result<Candidates<'a>> {
+        let Some(ids) = ids else { return Ok(Candidates { batch, ids: None }) };
+        if ids.shape() != [batch.local] {
+            return Err(Error::new(ErrorKind::Shape, "nt_xent", format!("ids {:?}", ids.shape()))
+                .expected(format!("[{}], one for each image", batch.local)));
+        }
+        Ok(Candidates { batch, ids: Some(comm.exchange(ids.to_vec::<i64>()?)?.concat()) })
+    }
+
+    /// The place of the other view of the image at `place`.
+    fn partner(&self, place: usize) -> usize {
+        (place + self.batch.global) % (2 * self.batch.global)
+    }
+
+    /// As what the sums over pairs leave out.
+    fn excluded(&self, device: &Device) -> Result<Excluded> {
+        let array = |values: Vec<i64>| Array::from_slice(&values, &[values.len()], device);
+        let places = || self.batch.places();
+        let Some(ids) = &self.ids else { return Ok(Excluded::Own(array(places().map(|p| p as i64).collect())?)) };
+        Ok(Excluded::SameKey {
+            rows: array(places().map(|place| ids[place % ids.len()]).collect())?,
+            columns: array(ids.repeat(2))?,
+            kept: Some(array(places().map(|place| self.partner(place) as i64).collect())?),
+        })
+    }
+
+    /// The same as a mask `[2n, 2N]`, true where left out.
+    fn mask(&self, device: &Device) -> Result<Array> {
+        let views = 2 * self.batch.global;
+        Array::on_host::<bool>(device, &[2 * self.batch.local, views], "nt_xent", |_, mask| {
+            for (mask, place) in mask.chunks_mut(views).zip(self.batch.places()) {
+                let same = |other: usize| match &self.ids {
+                    Some(ids) => ids[other % ids.len()] == ids[place % ids.len()] && other != self.partner(place),
+                    None => other == place,
+                };
+                mask.iter_mut().enumerate().for_each(|(other, left_out)| *left_out = same(other));
+            }
+            Ok(())
+        })
     }
 }
 
-/// ln Σ_{m ≠ i} exp(u_i·u_m / τ), `[2n]`, tile by tile.
-fn streaming(u: &Tensor, temperature: f64, batch: &Batch, comm: &Arc<Comm>) -> Result<Tensor> {
-    let own: Vec<i64> = batch.places().map(|place| place as i64).collect();
-    let excluded = Excluded::Own(Array::from_slice(&own, &[own.len()], u.device())?);
-    let pairs = Pairs { excluded, comm: Arc::clone(comm), parts: 2, ..Pairs::default() };
-    let scale = Tensor::constant(ops::cast(&Array::scalar(1.0 / temperature, u.device())?, u.dtype())?);
-    Ok(u.pair_log_sum_exp(&scale, Some(1.0), &pairs)?.value)
+/// ln Σ exp(u_i·u_m / τ) over the candidates, `[2n]`, tile by tile.
+fn streaming(
+    u: &Tensor,
+    temperature: f64,
+    candidates: &Candidates<'_>,
+    statistics: bool,
+    comm: &Arc<Comm>,
+) -> Result<(Tensor, Option<Contrast>)> {
+    let excluded = candidates.excluded(u.device())?;
+    let pairs = Pairs { excluded, comm: Arc::clone(comm), parts: 2, statistics };
+    let sums = u.pair_log_sum_exp(&constant(1.0 / temperature, u)?, Some(1.0), &pairs)?;
+    let watched = watched(&sums, temperature, candidates, comm)?;
+    Ok((sums.value, watched))
 }
 
-/// The same from the matrix of all similarities.
-fn materialised(u: &Tensor, temperature: f64, batch: &Batch, comm: &Arc<Comm>) -> Result<Tensor> {
-    let view = |v: usize| u.slice(0, v * batch.local, (v + 1) * batch.local)?.all_gather(comm);
-    let candidates = Tensor::concat(&[&view(0)?, &view(1)?], 0)?;
+fn watched(sums: &PairSums, temperature: f64, candidates: &Candidates<'_>, comm: &Comm) -> Result<Option<Contrast>> {
+    let (Some(top), Some(mean_dot)) = (&sums.top, &sums.mean_dot) else { return Ok(None) };
+    let batch = candidates.batch;
+    let wide = |x: &Array| ops::cast(x, DType::F64)?.to_vec::<f64>();
+    let places = batch.places().map(|place| candidates.partner(place) as i64);
+    let hits: Vec<f64> = top.to_vec::<i64>()?.iter().zip(places).map(|(top, p)| f64::from(*top == p)).collect();
+    let entropies: Vec<f64> =
+        wide(sums.value.array())?.iter().zip(wide(mean_dot)?).map(|(r, dot)| r - dot / temperature).collect();
+    let columns = [&hits[..batch.local], &hits[batch.local..], &entropies[..batch.local], &entropies[batch.local..]];
+    let per_image: Vec<f64> = (0..batch.local).flat_map(|i| columns.map(|column| column[i])).collect();
+    let per_image = Array::from_slice(&per_image, &[batch.local, 4], &Device::cpu_with(1)?)?;
+    let sum = ops::rows_sum(&per_image, Rows::of(per_image.shape(), batch.first)?)?;
+    let totals = comm.all_sum(sum)?.total()?.to_vec::<f64>()?;
+    let views = (2 * batch.global) as f64;
+    Ok(Some(Contrast { top1: (totals[0] + totals[1]) / views, entropy: (totals[2] + totals[3]) / views }))
+}
+
+/// The same sums from the matrix of all similarities.
+fn materialised(u: &Tensor, temperature: f64, candidates: &Candidates<'_>, comm: &Arc<Comm>) -> Result<Tensor> {
+    let local = candidates.batch.local;
+    let view = |v: usize| u.slice(0, v * local, (v + 1) * local)?.all_gather(comm);
+    let views = Tensor::concat(&[&view(0)?, &view(1)?], 0)?;
     // Divided by τ after the product, so that the matrix is symmetric to the bit.
-    let logits = u.matmul(&candidates.transpose(0, 1)?)?.scale(1.0 / temperature)?; // [2n, 2N]
-    let minus_infinity = ops::cast(&Array::scalar(f32::NEG_INFINITY, u.device())?, u.dtype())?;
-    let others = Tensor::select(&itself(u, batch)?, &Tensor::constant(minus_infinity), &logits)?;
-    others.log_sum_exp()
+    let logits = u.matmul(&views.transpose(0, 1)?)?.scale(1.0 / temperature)?; // [2n, 2N]
+    Tensor::select(&candidates.mask(u.device())?, &constant(f64::NEG_INFINITY, u)?, &logits)?.log_sum_exp()
 }
-
-/// The mask `[2n, 2N]` that is true where a candidate is the anchor itself.
-fn itself(anchors: &Tensor, batch: &Batch) -> Result<Array> {
-    let candidates = 2 * batch.global;
-    Array::on_host::<bool>(anchors.device(), &[2 * batch.local, candidates], "nt_xent", |_, mask| {
-        mask.fill(false);
-        mask.chunks_mut(candidates).zip(batch.places()).for_each(|(mask, place)| mask[place] = true);
-        Ok(())
-    })
-}
-
-fn check(o: &NtXent) -> Result<()> {
-    if is_temperature(o.temperature) {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Config, "nt_xent", format!("temperature {}", o.temperature)).expected(TEMPERATURE_RANGE))
-}
-
-fn is_temperature(t: f64) -> bool {
-    t.is_finite() && t > 0.0
-}
-
-const TEMPERATURE_RANGE: &str = "a positive number";
 
 /// The entry in [`crate::LOSSES`].
 pub static SPEC: LossSpec = LossSpec {
@@ -190,8 +267,13 @@ pub static SPEC: LossSpec = LossSpec {
     doc: "each view must pick its partner out of all other views of the batch",
     paper: "Chen et al. 2020, A Simple Framework for Contrastive Learning of Visual Representations, arXiv:2002.05709",
     cross_rank: CrossRank::GatherNegatives,
-    inputs: &[Port { name: "z", shape: "[2N, D]", doc: "embeddings; rows i and i+N are two views of image i" }],
-    outputs: &[Port { name: "loss", shape: "[]", doc: "mean over the 2N ordered pairs" }],
+    inputs: &[
+        Port::new("z", "[2N, D]", "embeddings; rows i and i+N are two views of image i"),
+        Port::new("ids", "[N]", "images; views of another image with an equal id are no negatives")
+            .role(Role::Labels)
+            .optional(),
+    ],
+    outputs: &[Port::new("loss", "[]", "mean over the 2N ordered pairs")],
     options: &[
         OptionSpec {
             name: "temperature",
@@ -210,7 +292,8 @@ pub static SPEC: LossSpec = LossSpec {
     ],
     run: |inputs, options| {
         let form = if options.get("materialised")? == 1.0 { Form::Materialised } else { Form::Streaming };
-        let loss = nt_xent(&inputs["z"], &NtXent { temperature: options.get("temperature")?, form })?;
+        let o = NtXent { temperature: options.get("temperature")?, form };
+        let loss = nt_xent_of(&inputs["z"], inputs.get("ids").map(Tensor::array), &o)?;
         Ok(BTreeMap::from([("loss".to_string(), loss)]))
     },
     cases,
@@ -233,30 +316,34 @@ pub static SPEC: LossSpec = LossSpec {
 /// Embeddings of lengths around 1 and above, so that differences stay far from the kink at length 0.
 fn cases(g: &mut Gen) -> Result<LossCase> {
     let (n, d) = (g.dim(), 2 + g.dim());
-    let temperature = g.pick(&["0.1", "0.5", "1.0"]).to_string();
-    let z = g.array(&[2 * n, d], Domain::Range(0.2, 1.5))?;
-    let signs = g.array(&[2 * n, d], Domain::Range(-1.0, 1.0))?;
-    let signed: Vec<f64> =
-        z.to_vec::<f64>()?.iter().zip(signs.to_vec::<f64>()?).map(|(z, s)| if s < 0.0 { -z } else { *z }).collect();
-    let z = Array::from_slice(&signed, &[2 * n, d], g.device())?;
+    let temperature = g.pick(&["0.2", "0.5", "1.0"]).to_string();
+    let mut inputs = BTreeMap::from([("z".to_string(), g.array(&[2 * n, d], Domain::Signed(0.5, 1.5))?)]);
+    if g.one_in(2) {
+        inputs.insert("ids".to_string(), g.indices(&[n], 4)?);
+    }
     let materialised = g.pick(&["0", "1"]).to_string();
     let set =
         [("temperature", temperature), ("materialised", materialised)].map(|(key, value)| (key.to_string(), value));
     let options = Options::parse(&SPEC, &set)?;
-    Ok(LossCase { inputs: BTreeMap::from([("z".to_string(), z)]), options })
+    Ok(LossCase { inputs, options })
 }
 
-/// Equation 1 in scalar loops.
+/// Equation 1 in scalar loops, over the candidates that are no false negatives.
 fn oracle(case: &LossCase) -> Result<f64> {
     let z = &case.inputs["z"];
     let [rows, d] = z.dims()?;
     let (z, tau) = (z.to_vec::<f64>()?, case.options.get("temperature")?);
     let dot = |i: usize, j: usize| (0..d).map(|k| z[i * d + k] * z[j * d + k]).sum::<f64>();
     let sim = |i: usize, j: usize| dot(i, j) / (dot(i, i).sqrt() * dot(j, j).sqrt());
+    let n = rows / 2;
+    let ids = match case.inputs.get("ids") {
+        Some(ids) => ids.to_vec::<i64>()?,
+        None => (0..n as i64).collect(),
+    };
     let pair = |i: usize, j: usize| {
-        let denominator: f64 = (0..rows).filter(|m| *m != i).map(|m| Real::exp(sim(i, m) / tau)).sum();
+        let is_candidate = |m: &usize| *m == j || ids[*m % n] != ids[i % n];
+        let denominator: f64 = (0..rows).filter(is_candidate).map(|m| Real::exp(sim(i, m) / tau)).sum();
         -Real::log(Real::exp(sim(i, j) / tau) / denominator)
     };
-    let n = rows / 2;
     Ok((0..n).map(|k| pair(k, k + n) + pair(k + n, k)).sum::<f64>() / rows as f64)
 }

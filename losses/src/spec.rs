@@ -18,6 +18,17 @@ pub enum CrossRank {
     ReduceStats,
 }
 
+/// What a loss does with an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Floats that it is differentiated by.
+    Differentiated,
+    /// Floats that it takes as they are: no gradient goes there.
+    Constant,
+    /// Integers (i64) that name things, such as classes: equal or not, and nothing else.
+    Labels,
+}
+
 /// An input or output tensor.
 #[derive(Clone, Copy, Debug)]
 pub struct Port {
@@ -27,6 +38,29 @@ pub struct Port {
     pub shape: &'static str,
     /// What it holds.
     pub doc: &'static str,
+    /// As an input: what the loss does with it.
+    pub role: Role,
+    /// As an input: whether it may be missing.
+    pub optional: bool,
+}
+
+impl Port {
+    /// An output, or an input that the loss is differentiated by.
+    pub const fn new(name: &'static str, shape: &'static str, doc: &'static str) -> Port {
+        Port { name, shape, doc, role: Role::Differentiated, optional: false }
+    }
+
+    /// An input of that role.
+    #[must_use]
+    pub const fn role(self, role: Role) -> Port {
+        Port { role, ..self }
+    }
+
+    /// An input that may be missing.
+    #[must_use]
+    pub const fn optional(self) -> Port {
+        Port { optional: true, ..self }
+    }
 }
 
 /// A number that can be set.
@@ -55,7 +89,7 @@ pub struct Fact {
 
 /// One set of inputs and options.
 pub struct LossCase {
-    /// f64 inputs by name.
+    /// Inputs by name: f64, and i64 labels.
     pub inputs: BTreeMap<String, Array>,
     /// The options.
     pub options: Options,
@@ -77,7 +111,8 @@ pub struct LossSpec {
     pub outputs: &'static [Port],
     /// What can be set.
     pub options: &'static [OptionSpec],
-    /// Runs it on named tensors. The inputs are there and the options valid when this is called.
+    /// Runs it on named tensors. The inputs that are not optional are there, in the type of their role, and the options
+    /// valid when this is called.
     pub run: fn(&NamedTensors, &Options) -> Result<NamedTensors>,
     /// Generates inputs and options for the check.
     pub cases: fn(&mut Gen) -> Result<LossCase>,

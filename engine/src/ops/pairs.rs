@@ -9,7 +9,7 @@
 //! those of the first form.
 
 use super::operand::same_kind;
-use super::{Float, with_real};
+use super::{Float, cast, with_real};
 use crate::cpu::pairs::{Mask, Problem, Side, Sides, Statistics, Sums, pair_gradients, pair_sums};
 use crate::profile::Work;
 use crate::{Array, Device, Error, ErrorKind, Result};
@@ -337,8 +337,10 @@ fn backward(
 /// Weight and value of a side, zeros where there is none.
 fn side(op: &'static str, name: &str, side: Option<PairSide<'_>>, len: usize, like: &Array) -> Result<[Array; 2]> {
     let Some(PairSide { weight, value }) = side else {
-        let none = Array::zeros(&[len], like.dtype(), like.device())?;
-        return Ok([none.clone(), none]);
+        let weight = Array::zeros(&[len], like.dtype(), like.device())?;
+        // So that weight exp(x - value) is 0 for every x: exp(x) alone can overflow.
+        let value = cast(&Array::full(f32::INFINITY, &[len], like.device())?, like.dtype())?;
+        return Ok([weight, value]);
     };
     for x in [weight, value] {
         same_kind(op, like, x)?;

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use selfsame_autograd::Tensor;
 use selfsame_engine::profile::{Owner, Phase, Probe, Roof};
-use selfsame_engine::{DType, Device, Error, ErrorKind, Result, nearest, ops};
+use selfsame_engine::{Array, DType, Device, Error, ErrorKind, Result, nearest, ops};
 use selfsame_kernels::philox::{Key, Purpose};
-use selfsame_losses::{LossSpec, NamedTensors, Options};
+use selfsame_losses::{LossSpec, NamedTensors, Options, Role};
 use selfsame_methods::profile::Profiled;
 
 /// A loss with its options, under the name it is shown with.
@@ -54,16 +54,27 @@ impl LossForm {
         Ok(LossForm { label: text.to_string(), spec, options: Options::parse(spec, &settings)?, dim })
     }
 
-    /// Normal numbers for every input, its first axis `rows` long and the others `dim`.
+    /// Normal numbers for every input that must be there, its first axis `rows` long and the others `dim`; labels are
+    /// classes of four rows each.
     fn inputs(&self, rows: usize, device: &Device) -> Result<NamedTensors> {
         let _data = device.owned_by(Owner::Data);
         let mut inputs = BTreeMap::new();
-        for (number, port) in self.spec.inputs.iter().enumerate() {
+        for (number, port) in self.spec.inputs.iter().enumerate().filter(|(_, port)| !port.optional) {
             let axes = port.shape.split(',').filter(|axis| axis.chars().any(char::is_alphanumeric)).count();
             let shape: Vec<usize> = (0..axes).map(|axis| if axis == 0 { rows } else { self.dim }).collect();
-            let stream = Key::new(number as u64, Purpose::Check).stream(0, 0, 0);
-            let values = ops::normal(&shape, DType::F32, 0.0, 1.0, &stream, device)?;
-            inputs.insert(port.name.to_string(), Tensor::leaf(values));
+            let normal = || {
+                let stream = Key::new(number as u64, Purpose::Check).stream(0, 0, 0);
+                ops::normal(&shape, DType::F32, 0.0, 1.0, &stream, device)
+            };
+            let tensor = match port.role {
+                Role::Differentiated => Tensor::leaf(normal()?),
+                Role::Constant => Tensor::constant(normal()?),
+                Role::Labels => {
+                    let classes: Vec<i64> = (0..rows as i64).map(|row| row / 4).collect();
+                    Tensor::constant(Array::from_slice(&classes, &[rows], device)?)
+                }
+            };
+            inputs.insert(port.name.to_string(), tensor);
         }
         Ok(inputs)
     }
