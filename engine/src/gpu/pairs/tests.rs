@@ -19,14 +19,14 @@ fn assert_same(a: &PairRows, b: &PairRows) {
     assert_eq!(top(a), top(b));
 }
 
-/// Exclusions of n rows against themselves that are the same both ways.
-fn masks(n: i64) -> [Mask; 3] {
-    let keys: Vec<i64> = (0..n).map(|i| i % 5).collect();
+/// Exclusions of m rows against n columns, for m = n the same both ways.
+fn masks([m, n]: [i64; 2]) -> [Mask; 3] {
+    let keys = |len: i64| (0..len).map(|i| i % 5).collect::<Vec<i64>>();
     let partner = |i: i64| if (i ^ 5) < n { i ^ 5 } else { -1 };
     [
-        Mask::Own((0..n).collect()),
-        Mask::same_key(&keys, &keys, Some((0..n).map(partner).collect())),
-        Mask::Listed { starts: (0..=n as usize).collect(), columns: (0..n).rev().collect() },
+        Mask::Own((0..m).collect()),
+        Mask::same_key(&keys(m), &keys(n), Some((0..m).map(partner).collect())),
+        Mask::Listed { starts: (0..=m as usize).collect(), columns: (0..m).map(|i| n - 1 - i).collect() },
     ]
 }
 
@@ -41,7 +41,7 @@ fn sums_do_not_depend_on_the_split() {
         PairTerm::Softplus { scale: 0.5, bias: -1.0 },
     ];
     for term in terms {
-        for mask in masks(1030) {
+        for mask in masks([1030; 2]) {
             let pairs = Pairs::new(gpu, [&z, &z], term, &mask).unwrap();
             let by_block = pairs.joined(&pairs.parts(1).unwrap(), ALL).unwrap();
             assert_same(&by_block, &pairs.joined(&pairs.parts(3).unwrap(), ALL).unwrap());
@@ -50,8 +50,8 @@ fn sums_do_not_depend_on_the_split() {
             }
         }
     }
-    let listed = Pairs::new(gpu, [&z, &z], terms[0], &masks(1030)[2]).unwrap();
-    let shifted = Pairs::new(gpu, [&z, &z], terms[0], &masks(1030)[0]).unwrap();
+    let listed = Pairs::new(gpu, [&z, &z], terms[0], &masks([1030; 2])[2]).unwrap();
+    let shifted = Pairs::new(gpu, [&z, &z], terms[0], &masks([1030; 2])[0]).unwrap();
     assert!(shifted.has_symmetric_kernel() && !listed.has_symmetric_kernel());
 }
 
@@ -59,20 +59,22 @@ fn sums_do_not_depend_on_the_split() {
 fn gradients_do_not_depend_on_the_split() {
     let simt = Device::open("simt").unwrap();
     let gpu = simt.gpu().unwrap();
-    let z = noise(&[530, 130], 1, &simt);
+    let columns = noise(&[530, 130], 1, &simt);
+    let rows = columns.slice(0, 100, 170).unwrap();
     let (weight, value) = (noise(&[530], 2, &simt), noise(&[530], 3, &simt));
-    let side = [&weight, &value];
+    let (row_weight, row_value) = (weight.slice(0, 0, 70).unwrap(), value.slice(0, 0, 70).unwrap());
+    let (row, column) = ([&row_weight, &row_value], [&weight, &value]);
     let terms = [
         PairTerm::ExpShifted { scale: 0.1, shift: 2.0 },
         PairTerm::Exp { scale: 0.1 },
         PairTerm::Softplus { scale: -0.1, bias: -1.0 },
     ];
-    for (term, mask) in terms.into_iter().zip(masks(530)) {
-        let pairs = Pairs::new(gpu, [&z, &z], term, &mask).unwrap();
-        let by_block = bits(&pairs.fused_grad(side, side, 1).unwrap());
-        assert!(by_block == bits(&pairs.fused_grad(side, side, 2).unwrap()), "{term:?}, all columns at once");
-        for at_once in [192, 1024] {
-            let by_products = bits(&pairs.grad_by_products(side, side, at_once).unwrap());
+    for (term, mask) in terms.into_iter().zip(masks([70, 530])) {
+        let pairs = Pairs::new(gpu, [&rows, &columns], term, &mask).unwrap();
+        let by_block = bits(&pairs.fused_grad(row, column, 1).unwrap());
+        assert!(by_block == bits(&pairs.fused_grad(row, column, 2).unwrap()), "{term:?}, all columns at once");
+        for at_once in [64, 1024] {
+            let by_products = bits(&pairs.grad_by_products(row, column, at_once).unwrap());
             assert!(by_block == by_products, "{term:?}, {at_once} rows at once");
         }
     }
