@@ -270,9 +270,11 @@ macro_rules! kernel {
                 shared: 0 $(+ $shared as u64)?,
             }),
             lengths: |args| with_extents(args, |$($arg),+| vec![$(0 $(+ $length as u64)?),+]),
-            cost: |args| with_extents(args, |$($arg),+| $crate::kernel::Cost {
-                $($cost: $cost_value,)*
-                ..$crate::kernel::Cost::default()
+            cost: |args| with_extents(args, |$($arg),+| {
+                // A kernel may name every field, or only some.
+                #[allow(clippy::needless_update)]
+                let cost = $crate::kernel::Cost { $($cost: $cost_value,)* ..$crate::kernel::Cost::default() };
+                cost
             }),
             cases: $cases,
             thread: |args| {

@@ -14,7 +14,7 @@ pub(crate) struct Matrices {
 }
 
 /// Tiles of 128 x 128 pay where there are enough of them to fill a large GPU.
-const ENOUGH_TILES: usize = 132;
+pub(super) const ENOUGH_TILES: usize = 132;
 
 fn has_enough_tiles(batch: usize, m: usize, n: usize) -> bool {
     batch * m.div_ceil(128) * n.div_ceil(128) >= ENOUGH_TILES

@@ -20,6 +20,7 @@ pub(crate) mod index;
 pub(crate) mod interpolate;
 pub(crate) mod join;
 pub(crate) mod optim;
+pub(crate) mod pairs;
 pub(crate) mod pool;
 mod profiled;
 pub(crate) mod random;

@@ -32,7 +32,7 @@ mod sort;
 #[cfg(test)]
 mod spans;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod update;
 
 pub use batch_norm::{

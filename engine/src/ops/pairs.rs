@@ -9,8 +9,9 @@
 //! those of the first form.
 
 use super::operand::same_kind;
-use super::{Float, cast, with_real};
+use super::{Float, cast, kernels_for, with_real};
 use crate::cpu::pairs::{Mask, Problem, Side, Sides, Statistics, Sums, pair_gradients, pair_sums};
+use crate::gpu::pairs::Pairs;
 use crate::profile::Work;
 use crate::{Array, Device, Error, ErrorKind, Result};
 
@@ -255,6 +256,7 @@ fn shapes(op: &'static str, rows: &Array, columns: &Array) -> Error {
         .expected("[m, d] and [n, d], fewer than 2^32 of each")
 }
 
+/// The results of the rows, and for [`Sides::Both`] those of the columns; the second are not for use otherwise.
 fn forward(
     op: &'static str,
     sides: Sides,
@@ -266,6 +268,17 @@ fn forward(
     let operands = Operands::new(op, sides, arrays, excluded)?;
     let device = arrays[0].device();
     let _span = device.span(op, || operands.work(sides, 1));
+    if let Some(gpu) = kernels_for(&operands.rows) {
+        let Operands { rows, columns, dims: [m, n, _], mask } = &operands;
+        let of_rows =
+            Pairs::new(gpu, [rows, columns], term.cast(), mask)?.sums(sides == Sides::Symmetric, statistics)?;
+        let of_columns = if sides == Sides::Both {
+            Pairs::new(gpu, [columns, rows], term.cast(), &mask.transposed([*m, *n]))?.sums(false, statistics)?
+        } else {
+            of_rows.clone()
+        };
+        return Ok([of_rows, of_columns]);
+    }
     with_real!(op, arrays[0].dtype(), T, {
         let problem = operands.problem::<T>(term, sides)?;
         let PairStatistics { weighted_dot, top } = statistics;
@@ -305,6 +318,7 @@ fn results<T: Float>(
     })
 }
 
+/// The gradients of the rows and of the columns, as [`forward`].
 fn backward(
     op: &'static str,
     sides: Sides,
@@ -318,6 +332,17 @@ fn backward(
     let (row, column) = (side(op, "row", row, m, arrays[0])?, side(op, "column", column, n, arrays[0])?);
     let device = arrays[0].device();
     let _span = device.span(op, || operands.work(sides, if sides == Sides::Both { 3 } else { 2 }));
+    if let Some(gpu) = kernels_for(&operands.rows) {
+        let Operands { rows, columns, mask, .. } = &operands;
+        let (row, column) = (row.each_ref(), column.each_ref());
+        let of_rows = Pairs::new(gpu, [rows, columns], term.cast(), mask)?.grad(row, column)?;
+        let of_columns = if sides == Sides::Both {
+            Pairs::new(gpu, [columns, rows], term.cast(), &mask.transposed([m, n]))?.grad(column, row)?
+        } else {
+            of_rows.clone()
+        };
+        return Ok([of_rows, of_columns]);
+    }
     with_real!(op, arrays[0].dtype(), T, {
         let problem = operands.problem::<T>(term, sides)?;
         let sides_of: [Side<'_, T>; 2] = [

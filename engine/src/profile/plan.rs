@@ -198,7 +198,7 @@ impl Memory {
 mod tests {
     use super::*;
     use crate::cpu::CpuDevice;
-    use crate::{Array, DType, Device, ops};
+    use crate::{Array, DType, Device, Numerics, ops};
 
     /// Something like a step: parts that grow with the batch, with its square, per leaf of 16, and not at all.
     fn step(device: &Device, batch: usize) {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn probe_on(name: &str, batch: usize) -> Probe {
-        let device = Device::open_beside(name, CpuDevice::new(1).unwrap()).unwrap();
+        let device = Device::open_with(name, CpuDevice::new(1).unwrap(), Numerics::Strict).unwrap();
         device.begin_memory_log();
         let _workspace = device.owned_by(Owner::Workspace);
         step(&device, batch);

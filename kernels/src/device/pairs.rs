@@ -207,8 +207,8 @@ row_kernels! {
 
 kernel! {
     /// Joins the `parts` of each row in order and finishes: `form` is [`FIXED`], [`ONLINE`] or [`SOFTPLUS`]. The value
-    /// is shift + log(sum) with the fixed shift, the largest x + log(sum), or the sum of softplus; of a row without
-    /// columns it is -infinity or, for softplus, 0, and its top is [`NONE`].
+    /// is shift + log(sum) with the fixed shift, the largest x + log(sum), or the sum of softplus: without columns
+    /// -infinity or, for softplus, 0. The top of a row without a dot product above -infinity is [`NONE`].
     pair_rows_join(
         sums: In<f32>[4 * parts * rows], tops: In<u32>[parts * rows], value: Out<f32>[rows], sum: Out<f32>[rows],
         weighted_dot: Out<f32>[rows], top: Out<u32>[rows], rows: u32, parts: u32, form: u32, shift: f32,
@@ -229,16 +229,14 @@ kernel! {
             for i in strided(0, parts, 1) {
                 all = if i == 0 { part(0) } else { all.join(part(i), form == ONLINE) };
             }
-            let some = all.top.column != NONE;
             let result = match form {
                 SOFTPLUS => all.lead,
                 ONLINE => shift_of(all.lead) + Real::log(all.sum),
                 _ => shift + Real::log(all.sum),
             };
-            let without = if form == SOFTPLUS { 0.0 } else { f32::NEG_INFINITY };
-            value.set(row, if some { result } else { without });
-            sum.set(row, if some { all.sum } else { 0.0 });
-            weighted_dot.set(row, if some { all.weighted_dot } else { 0.0 });
+            value.set(row, result);
+            sum.set(row, all.sum);
+            weighted_dot.set(row, all.weighted_dot);
             top.set(row, all.top.column);
         }
     }

@@ -42,7 +42,7 @@ pub struct PairRow<T> {
     /// Sum of fma(e, dot, .), e as in `sum`: over `sum` it is the mean dot product under the softmax, which is the
     /// derivative of `value` with respect to `scale`.
     pub weighted_dot: T,
-    /// The column of the largest dot product, the first of equals; NaN is below all numbers. None if no column is taken.
+    /// The column of the largest dot product above -infinity, the first of equals. None if no column taken has one.
     pub top: Option<usize>,
 }
 
@@ -52,6 +52,13 @@ struct Block<T> {
     value: T,
     sum: T,
     weighted_dot: T,
+}
+
+impl<T: Real> Block<T> {
+    /// No columns.
+    fn none() -> Block<T> {
+        Block { largest: T::NEG_INFINITY, value: T::ZERO, sum: T::ZERO, weighted_dot: T::ZERO }
+    }
 }
 
 /// The results of every row. Pair (i, j) is left out where `excluded(i, j)`.
@@ -68,12 +75,9 @@ pub fn pair_rows<T: Real>(
         let taken = |j: usize| !excluded(i, j);
         let blocks = (0..n.div_ceil(CHUNK)).map(|b| block(b * CHUNK..n.min((b + 1) * CHUNK), dot, term, &taken));
         let joined = blocks.reduce(|a, b| join(&a, &b, term));
-        let better = |j: usize, best: usize| dot[j] > dot[best] || dot[best].is_nan() && !dot[j].is_nan();
-        let top = (0..n).filter(|&j| taken(j)).reduce(|best, j| if better(j, best) { j } else { best });
-        let Some(Block { largest, value, sum, weighted_dot }) = joined.filter(|_| top.is_some()) else {
-            let value = if matches!(term, PairTerm::Softplus { .. }) { T::ZERO } else { T::NEG_INFINITY };
-            return PairRow { value, sum: T::ZERO, weighted_dot: T::ZERO, top };
-        };
+        let larger = |best: usize, j: usize| if dot[j] > dot[best] { j } else { best };
+        let top = (0..n).filter(|&j| taken(j) && dot[j] > T::NEG_INFINITY).reduce(larger);
+        let Block { largest, value, sum, weighted_dot } = joined.unwrap_or(Block::none());
         let value = match term {
             PairTerm::ExpShifted { shift, .. } => shift + Real::log(sum),
             PairTerm::Exp { .. } => shift_of(largest) + Real::log(sum),

@@ -5,7 +5,7 @@ mod toy;
 use std::time::Duration;
 
 use selfsame_engine::cpu::CpuDevice;
-use selfsame_engine::{Device, ErrorKind, Result};
+use selfsame_engine::{Device, ErrorKind, Numerics, Result};
 use selfsame_methods::method::MethodSpec;
 use selfsame_methods::trainer::{Cut, Plan, Trainer};
 use selfsame_methods::{settings, zoo::simclr};
@@ -171,7 +171,7 @@ fn simclr_on_ranks_has_the_loss_of_one() {
 #[test]
 fn cuts_on_a_device_with_kernels_have_the_bits_of_the_cpu() {
     let short = Setting { images: 32, steps: 2, ..BATCH_NORM };
-    let device = Device::open_beside("simt:unchecked", CpuDevice::new(2).unwrap()).unwrap();
+    let device = Device::open_with("simt:unchecked", CpuDevice::new(2).unwrap(), Numerics::Strict).unwrap();
     for (batch_norm, cached, sizes) in [
         (Frozen, CACHED, &[&[16, 16][..]][..]),
         (Lockstep, TOGETHER, &[&[16, 16]]),

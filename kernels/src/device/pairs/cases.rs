@@ -126,7 +126,7 @@ impl Problem {
                     }
                     PairTerm::Softplus { .. } => row.value,
                 };
-                let top = row.top.map_or(f32::NAN, |j| dots[j]);
+                let top = row.top.map_or(f32::NEG_INFINITY, |j| dots[j]);
                 planes.iter_mut().zip([lead, row.sum, row.weighted_dot, top]).for_each(|(plane, x)| plane.push(x));
                 tops.push(row.top.map_or(NONE, |j| (start + j) as u32));
             }

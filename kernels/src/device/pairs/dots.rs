@@ -119,7 +119,7 @@ impl<const R: usize, const N: usize> Tiles<R, N> {
         if rows.d > LEN {
             unroll!(i in 0..R => {
                 unroll!(j in 0..N => {
-                    sums[i][j] = totals.get(slot::<N>(i, j)) + sums[i][j];
+                    sums[i][j] += totals.get(slot::<N>(i, j));
                 });
             });
         }

@@ -5,7 +5,7 @@ use crate::device::tile::unroll;
 use crate::math::Real;
 use crate::simt::*;
 
-/// The largest dot product and its column.
+/// The largest dot product above -infinity and its column.
 #[derive(Clone, Copy)]
 pub(super) struct Top {
     pub(super) dot: f32,
@@ -13,16 +13,14 @@ pub(super) struct Top {
 }
 
 impl Top {
-    /// No column: any other is better.
-    pub(super) const NONE: Top = Top { dot: f32::NAN, column: NONE };
+    /// No column.
+    pub(super) const NONE: Top = Top { dot: f32::NEG_INFINITY, column: NONE };
 
-    /// The better one: numbers before NaN, the larger before the smaller, of equals the lower column. A total order, so
+    /// The better one: the larger, of equals that of the lower column. Neither is NaN, so that this is a total order:
     /// the best of many is the same whichever way they are compared.
     #[inline(always)]
     pub(super) fn better(self, other: Top) -> Top {
-        let (nan, other_nan) = (Real::is_nan(self.dot), Real::is_nan(other.dot));
-        let tie = (other.dot == self.dot) | (nan & other_nan);
-        let wins = (other.dot > self.dot) | (nan & !other_nan) | (tie & (other.column < self.column));
+        let wins = (other.dot > self.dot) | ((other.dot == self.dot) & (other.column < self.column));
         if wins { other } else { self }
     }
 
@@ -73,16 +71,17 @@ impl Sums {
         }
     }
 
-    /// Takes the next pair of a lane: its dot product, e and softplus (0 where there is none). A pair that is left out
-    /// counts as e = 0.
+    /// Takes the next pair of a lane, columns ascending: its dot product, e and softplus (0 where there is none). A pair
+    /// that is left out counts as e = 0.
     #[inline(always)]
     pub(super) fn take(&mut self, dot: f32, e: f32, softplus: f32, column: u32, taken: bool) {
         let e = if taken { e } else { 0.0 };
         self.lead += if taken { softplus } else { 0.0 };
         self.sum += e;
         self.weighted_dot = Real::mul_add(e, dot, self.weighted_dot);
-        if taken {
-            self.top = self.top.better(Top { dot, column });
+        // False of NaN and -infinity, which are no row's largest, and of an equal, which has a higher column.
+        if taken & (dot > self.top.dot) {
+            self.top = Top { dot, column };
         }
     }
 

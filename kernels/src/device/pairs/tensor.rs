@@ -99,7 +99,7 @@ fn row_fragments(q: Lines, first_row: u32) -> [[u32; 4]; STEPS] {
             let at = 16 * s as u32 + part as u32 / 2 * 8 + lane() % 4 * 2;
             // Two of four: lanes 2 i and 2 i + 1 read the same.
             let four = q.four(row, at / 4 * 4);
-            fragments[s][part] = if at % 4 == 0 { word(four[0], four[1]) } else { word(four[2], four[3]) };
+            fragments[s][part] = if at.is_multiple_of(4) { word(four[0], four[1]) } else { word(four[2], four[3]) };
         });
     });
     fragments
@@ -280,7 +280,7 @@ fn row_sums<F: Form>([q, k]: [Lines; 2], rules: Rules, [scale, bias]: [f32; 2], 
             sums = sums.join(sums.of_lane(1 << level as u32), F::ONLINE);
         });
         let row = first_row() + lane() / 4 + 8 * half as u32;
-        if lane() % 4 == 0 && within(row, q.count) {
+        if lane().is_multiple_of(4) && within(row, q.count) {
             parts.set(block_idx().y, row, sums);
         }
     });

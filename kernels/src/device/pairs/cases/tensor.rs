@@ -63,7 +63,7 @@ fn planes(problem: &Problem, term: PairTerm<f32>) -> (Expected<f32>, Vec<u32>) {
         }
         _ => 0.0,
     };
-    let top = |(i, row): (usize, &PairRow<f64>)| row.top.map_or(f64::NAN, |j| dot(i, j));
+    let top = |(i, row): (usize, &PairRow<f64>)| row.top.map_or(f64::NEG_INFINITY, |j| dot(i, j));
     let indexed = || rows.iter().enumerate();
     let values: Vec<f64> = indexed()
         .map(lead)
