@@ -28,14 +28,11 @@ struct Piece<'a, T, const W: usize, const R: usize, const SUMS: usize> {
 /// adds up per tensor what it returns, in the canonical tree. A tensor without elements has sums of +0.
 ///
 /// Which thread takes a chunk varies; the result must depend on the tensor and the chunk alone.
-pub(crate) fn over_chunks<T: Real, const W: usize, const R: usize, const SUMS: usize>(
+pub(crate) fn over_chunks<T: Real + Send + Sync, const W: usize, const R: usize, const SUMS: usize>(
     cpu: &CpuDevice,
     tensors: Vec<Slices<'_, T, W, R>>,
     chunk: impl Fn(Isa, usize, [&mut [T]; W], [&[T]; R]) -> [T; SUMS] + Sync,
-) -> Vec<[T; SUMS]>
-where
-    T: Send + Sync,
-{
+) -> Vec<[T; SUMS]> {
     let counts: Vec<usize> = tensors.iter().map(|tensor| tensor.len.div_ceil(NORM_CHUNK)).collect();
     let mut sums = vec![[T::ZERO; SUMS]; counts.iter().sum()];
     let tasks = cut(tensors, &mut sums);
