@@ -1,11 +1,15 @@
 //! Fast numerics: near the canonical result by the error of tf32, the same bits every time, through kernels alone.
 
-mod common;
-
-use common::noise;
 use selfsame_engine::cpu::CpuDevice;
 use selfsame_engine::ops::{self, Conv2d};
-use selfsame_engine::{Array, Device, Numerics, Result, Rows};
+use selfsame_engine::{Array, DType, Device, Numerics, Result, Rows};
+use selfsame_kernels::philox::{Key, Purpose};
+
+/// Numbers over [-2, 2), the same for the same `seed`.
+fn noise(shape: &[usize], seed: u64, device: &Device) -> Array {
+    let stream = Key::new(seed, Purpose::Check).stream(0, 0, 0);
+    ops::uniform(shape, DType::F32, -2.0, 2.0, &stream, device).unwrap()
+}
 
 /// Two roundings of operands to 11 bits, on products below 4 and sums of up to `terms`: the worst case.
 fn bound(terms: usize) -> f32 {
