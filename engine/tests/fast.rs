@@ -69,11 +69,9 @@ fn gradients_of_linear_layers() {
 #[test]
 fn convolutions_and_their_gradients() {
     let window = Conv2d { padding: [1, 0], dilation: [1, 2], ..Conv2d::default() };
-    for (options, kernel) in [
-        (window, [3, 2]),
-        (Conv2d { stride: [2, 1], groups: 2, ..window }, [3, 2]),
-        (Conv2d::default(), [1, 1]),
-    ] {
+    for (options, kernel) in
+        [(window, [3, 2]), (Conv2d { stride: [2, 1], groups: 2, ..window }, [3, 2]), (Conv2d::default(), [1, 1])]
+    {
         near(17 * 49, |device| {
             let x = noise(&[17, 7, 7, 8], 1, device);
             let w = noise(&[kernel[0], kernel[1], 8 / options.groups, 4], 2, device);

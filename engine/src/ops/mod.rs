@@ -59,8 +59,8 @@ pub use optim::{
     norms_sq, sgd_step,
 };
 pub use pairs::{
-    Excluded, PairRows, PairSide, PairStatistics, PairTerm, pair_rows, pair_rows_and_columns, pair_rows_and_columns_grad,
-    pair_rows_grad, pair_rows_symmetric, pair_rows_symmetric_grad,
+    Excluded, PairRows, PairSide, PairStatistics, PairTerm, pair_rows, pair_rows_and_columns,
+    pair_rows_and_columns_grad, pair_rows_grad, pair_rows_symmetric, pair_rows_symmetric_grad,
 };
 pub use pool::{
     Pool2d, avg_pool2d, avg_pool2d_grad, global_avg_pool, global_avg_pool_grad, max_pool2d, max_pool2d_grad,

@@ -90,7 +90,9 @@ impl Method for Toy {
         let predicted = self.head.forward(&z0.tanh()?, cx)?;
         let distance = mean(&predicted.sub(&centred)?.square()?)?.add(&mean(&z0.mul(z1)?.tanh()?)?)?.sum_all()?;
         let loss = match self.contrasts {
-            true => nt_xent_ranks(z0, z1, &NtXent { temperature: 0.5, ..NtXent::default() }, cx.ranks())?.add(&distance)?,
+            true => {
+                nt_xent_ranks(z0, z1, &NtXent { temperature: 0.5, ..NtXent::default() }, cx.ranks())?.add(&distance)?
+            }
             false => distance,
         };
         Ok(Step::new(loss).embeddings(z0).scalar("loss/toy", 1.0))

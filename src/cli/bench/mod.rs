@@ -5,8 +5,8 @@
 mod conv;
 mod gemm;
 mod loss;
-mod sinkhorn;
 mod optim;
+mod sinkhorn;
 mod step;
 
 use std::time::Instant;

@@ -54,7 +54,8 @@ pub(in crate::cpu) type RowsKernel<T> = unsafe fn(a: *const T, b: *const T, runs
 ///
 /// # Safety
 /// As for [`RowsKernel`].
-pub(in crate::cpu) type ColumnsKernel<T> = unsafe fn(a: *const T, b: *const T, at: &[(usize, usize)], out: &Output<'_, T>);
+pub(in crate::cpu) type ColumnsKernel<T> =
+    unsafe fn(a: *const T, b: *const T, at: &[(usize, usize)], out: &Output<'_, T>);
 
 /// The micro-kernels of one element type and instruction set.
 pub(crate) struct Kernels<T: 'static> {

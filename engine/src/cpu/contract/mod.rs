@@ -46,8 +46,8 @@ mod tests;
 pub(crate) use conv::{ConvShape, conv2d, conv2d_input_grad};
 pub(crate) use lanes::Real;
 pub(crate) use matmul::{Matrix, matmul};
-pub(crate) use scratch::Scratch;
 pub(super) use scratch::Lease;
+pub(crate) use scratch::Scratch;
 pub(crate) use weight_grad::{conv2d_weight_grad, linear_weight_grad};
 
 use super::Workers;
