@@ -10,7 +10,7 @@
 //! | `pair_weights_*` | a tile of G, which a matrix product takes on from there: for longer rows |
 //! | `pair_rows_bf16_*`, `pair_grad_bf16_*` | the same on tensor cores, outside the canonical order ([`tensor`]) |
 //!
-//! **Order.** Columns are cut into blocks of 512. A thread is one lane of the canonical order ([`dots`]): it takes its
+//! **Order.** Columns are cut into blocks of 512. A thread is one lane of the canonical order (`dots`): it takes its
 //! columns from left to right, lanes fold by half warps, blocks join from left to right. A launch has either all
 //! columns of a row in one thread block, or one block of columns in each, which `pair_rows_join` joins: the same
 //! operations in the same order.
