@@ -1,7 +1,6 @@
 //! SimCLR as a library: a method of the registry trained for a few steps, and its encoder measured.
 //!
 //! `cargo run --release --example 04_simclr`
-
 use selfsame::data::{Loader, LoaderConfig, Split, open};
 use selfsame::methods::eval::features::to_array;
 use selfsame::methods::measure::Setting;
