@@ -2,8 +2,8 @@
 //!
 //! Each loss is one file: the function that methods call, and a [`LossSpec`] that says what the command line, the
 //! gradient check and the training log need to know of it. [`LOSSES`] lists them. Across ranks a loss calls
-//! [`Tensor::all_gather`](selfsame_autograd::Tensor::all_gather), [`sample_totals`] and [`sample_copies`]; all have a
-//! gradient.
+//! [`Tensor::all_gather`](selfsame_autograd::Tensor::all_gather), [`sample_totals`], [`sample_products`] and
+//! [`sample_copies`]; all have a gradient. What losses keep between steps is in [`state`].
 
 pub mod barlow_twins;
 mod batch;
@@ -28,7 +28,7 @@ mod spec;
 pub mod state;
 pub mod supcon;
 pub mod swapped_prediction;
-mod unit_linear;
+mod usage;
 mod views;
 
 pub use barlow_twins::{BarlowTwins, barlow_twins, barlow_twins_ranks, cross_correlation};
@@ -53,7 +53,7 @@ pub use siglip::{SigLip, siglip, siglip_ranks};
 pub use spec::{CrossRank, Fact, LossCase, LossSpec, NamedTensors, OptionSpec, Options, Port, Role, find};
 pub use supcon::{SupCon, supcon, supcon_ranks};
 pub use swapped_prediction::{Codes, balanced_codes};
-pub use unit_linear::unit_linear;
+pub use usage::Usage;
 pub use views::{mean_entropy, swapped_cross_entropy};
 
 use selfsame_autograd::OpSpec;
@@ -79,12 +79,8 @@ pub const LOSSES: &[&LossSpec] = &[
 ];
 
 /// The differentiable operations that losses add to those of `selfsame-autograd`, for the gradient check.
-pub const OPS: &[&OpSpec] = &[
-    &sample_totals::SAMPLE_TOTALS,
-    &sample_totals::SAMPLE_COPIES,
-    &sample_products::SAMPLE_PRODUCTS,
-    &unit_linear::UNIT_LINEAR,
-];
+pub const OPS: &[&OpSpec] =
+    &[&sample_totals::SAMPLE_TOTALS, &sample_totals::SAMPLE_COPIES, &sample_products::SAMPLE_PRODUCTS];
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,10 @@
-//! What objectives keep between steps.
+//! State of losses: what a step reads and the next one finds changed.
 //!
-//! State is made of parameters of [`Role::Buffer`](selfsame_autograd::Role::Buffer), or of weights, which are visited by
-//! path and so saved with a run. Within a step it does not change: methods return new values, which are put in place
-//! once all of the step is done.
+//! A value here is a buffer, visited by path for checkpoints. Nothing writes it but the end of a step: methods return
+//! new values, which the step collects and commits once.
+//!
+//! - [`Centre`]: the running mean of a teacher's outputs.
 
-pub mod centre;
-pub mod prototypes;
+mod centre;
 
 pub use centre::Centre;
-pub use prototypes::{Prototypes, Usage};

@@ -141,8 +141,9 @@ fn self_labelling_balances_a_biased_classifier() {
         // The script's tolerance 0.1 bounds a sum over images of relative errors: N times the error of the masses.
         let (y, result) = self_labels(&log_p, lambda, 0.1 / n as f64);
         let balanced = counts(&y);
-        assert!(balanced.iter().all(|count| count.abs_diff(n / 10) <= n / 10 * 3 / 100), "{balanced:?}");
-        assert!(result.row_error.max < 1e-12 && result.column_error.max < 1e-4 / 10.0);
+        // The codes are balanced; their argmax is to a few per cent.
+        assert!(balanced.iter().all(|count| count.abs_diff(n / 10) <= n / 10 * 5 / 100), "{balanced:?}");
+        assert!(result.row_error.max < 1e-12 && result.column_error.l1 < 0.1 / n as f64);
         iterations.push(result.iterations);
     }
     assert!(iterations[0] < iterations[1], "{iterations:?}: more for a larger lambda");

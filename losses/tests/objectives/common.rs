@@ -7,66 +7,72 @@ use selfsame_kernels::philox::{self, Key, Purpose};
 use std::sync::{Arc, LazyLock};
 
 /// One for all: arrays of two devices do not mix.
-pub fn device() -> Device {
+pub(crate) fn device() -> Device {
     static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::cpu_with(1).unwrap());
     DEVICE.clone()
 }
 
-pub fn random(rows: usize, d: usize, number: u64) -> Array {
+pub(crate) fn random(rows: usize, d: usize, number: u64) -> Array {
     let mut values = vec![0.0; rows * d];
     philox::fill_normal(Isa::detect(), &Key::new(6, Purpose::Check).stream(number, 0, 0), 0, &mut values);
     array(&values, &[rows, d])
 }
 
-pub fn array(values: &[f64], shape: &[usize]) -> Array {
+pub(crate) fn array(values: &[f64], shape: &[usize]) -> Array {
     Array::from_slice(values, shape, &device()).unwrap()
 }
 
-pub fn labels(values: &[i64]) -> Array {
+pub(crate) fn labels(values: &[i64]) -> Array {
     Array::from_slice(values, &[values.len()], &device()).unwrap()
 }
 
-pub fn scalar(value: f64) -> Tensor {
+pub(crate) fn scalar(value: f64) -> Tensor {
     Tensor::leaf(array(&[value], &[]))
 }
 
 /// Row i is `length` times the unit vector i % d.
-pub fn axes(rows: usize, d: usize, length: f64) -> Array {
+pub(crate) fn axes(rows: usize, d: usize, length: f64) -> Array {
     array(&(0..rows * d).map(|i| if (i / d) % d == i % d { length } else { 0.0 }).collect::<Vec<_>>(), &[rows, d])
 }
 
-pub fn single() -> Arc<Comm> {
+pub(crate) fn single() -> Arc<Comm> {
     Arc::new(Comm::single())
 }
 
-pub fn value(loss: &Tensor) -> f64 {
+pub(crate) fn value(loss: &Tensor) -> f64 {
     loss.array().item().unwrap()
 }
 
-pub fn gradient(loss: &Tensor, of: &Tensor) -> Vec<f64> {
+pub(crate) fn gradient(loss: &Tensor, of: &Tensor) -> Vec<f64> {
     loss.backward().unwrap().get(of).unwrap().unwrap().to_vec().unwrap()
 }
 
-pub fn close(a: f64, b: f64) {
+/// The gradients of several leaves from one backward.
+pub(crate) fn gradients<const N: usize>(loss: &Tensor, of: [&Tensor; N]) -> [Vec<f64>; N] {
+    let grads = loss.backward().unwrap();
+    of.map(|leaf| grads.get(leaf).unwrap().unwrap().to_vec().unwrap())
+}
+
+pub(crate) fn close(a: f64, b: f64) {
     assert!((a - b).abs() <= 1e-12 * b.abs().max(1.0), "{a} and {b}");
 }
 
-pub fn all_close(a: &[f64], b: &[f64]) {
+pub(crate) fn all_close(a: &[f64], b: &[f64]) {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).for_each(|(a, b)| close(*a, *b));
 }
 
 /// What one rank does: the loss, and the leaves in question, each with whether it has a row per image here or is held by
 /// all ranks.
-pub type Rank<'a> = &'a (dyn Fn(&[Array], Arc<Comm>) -> Result<(Tensor, Vec<(bool, Tensor)>)> + Sync);
+pub(crate) type Rank<'a> = &'a (dyn Fn(&[Array], Arc<Comm>) -> Result<(Tensor, Vec<(bool, Tensor)>)> + Sync);
 
 /// Leaves with a row per image.
-pub fn local(leaves: impl IntoIterator<Item = Tensor>) -> Vec<(bool, Tensor)> {
+pub(crate) fn local(leaves: impl IntoIterator<Item = Tensor>) -> Vec<(bool, Tensor)> {
     leaves.into_iter().map(|leaf| (true, leaf)).collect()
 }
 
 /// The bits of the loss, of the gradients of rows in the order of all rows, and of the total gradients of what all ranks hold.
-pub fn split(inputs: &[Array], size: usize, run: Rank<'_>) -> Vec<Vec<u64>> {
+pub(crate) fn split(inputs: &[Array], size: usize, run: Rank<'_>) -> Vec<Vec<u64>> {
     let wide = |x: &Array| ops::cast(x, DType::F64).unwrap().to_vec::<f64>().unwrap();
     let ranks: Vec<Vec<(bool, Vec<f64>)>> = std::thread::scope(|scope| {
         let threads: Vec<_> = Comm::emulated(size)
@@ -104,7 +110,7 @@ pub fn split(inputs: &[Array], size: usize, run: Rank<'_>) -> Vec<Vec<u64>> {
     merged
 }
 
-pub fn expect_same_bits(name: &str, inputs: &[Array], run: Rank<'_>) {
+pub(crate) fn expect_same_bits(name: &str, inputs: &[Array], run: Rank<'_>) {
     for dtype in [DType::F64, DType::F32] {
         let cast = |x: &Array| if x.dtype() == DType::I64 { Ok(x.clone()) } else { ops::cast(x, dtype) };
         let inputs: Vec<Array> = inputs.iter().map(|x| cast(x).unwrap()).collect();

@@ -1,12 +1,11 @@
-//! What objectives keep between steps, and the weight-normalised layer.
+//! What objectives keep between steps, and how prototypes are used.
 
 use crate::common::*;
-use selfsame_autograd::{Param, Role, Tensor};
+use selfsame_autograd::Tensor;
 use selfsame_engine::{Array, Comm, DType, ErrorKind, ops};
 use selfsame_kernels::math::Real;
-use selfsame_losses::state::{Centre, Prototypes, Usage};
-use selfsame_losses::{centred_targets, mean_entropy, unit_linear};
-use std::sync::Arc;
+use selfsame_losses::state::Centre;
+use selfsame_losses::{Usage, centred_targets, mean_entropy};
 
 #[test]
 fn a_centre_begins_with_a_tenth_of_the_mean_and_ends_at_it() {
@@ -73,59 +72,6 @@ fn a_centre_has_the_same_bits_on_any_number_of_ranks() {
     assert!([2, 4].into_iter().flat_map(next).all(|centre| centre == one));
 }
 
-fn prototypes(role: Role) -> (Param, Prototypes) {
-    let weight = Param::new("prototypes", role, random(4, 6, 2));
-    (weight.clone(), Prototypes::new(weight).unwrap())
-}
-
-#[test]
-fn prototypes_are_unit_vectors_and_scores_cosines() {
-    let (weight, prototypes) = prototypes(Role::Weight);
-    assert_eq!(prototypes.count(), 6);
-    let z = random(5, 4, 3);
-    let scores = prototypes.scores(&Tensor::constant(z.clone()), 0, false).unwrap();
-    let (z, w) = (z.to_vec::<f64>().unwrap(), random(4, 6, 2).to_vec::<f64>().unwrap());
-    for (at, score) in scores.array().to_vec::<f64>().unwrap().iter().enumerate() {
-        let (z, k) = (&z[at / 6 * 4..][..4], at % 6);
-        let column: Vec<f64> = (0..4).map(|d| w[d * 6 + k]).collect();
-        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-        close(*score, dot(z, &column) / (dot(z, z) * dot(&column, &column)).sqrt());
-    }
-    // A step off the sphere and back.
-    weight.set(ops::scale(weight.array(), 3.0).unwrap()).unwrap();
-    prototypes.normalise().unwrap();
-    let again = prototypes.scores(&Tensor::constant(random(5, 4, 3)), 0, false).unwrap();
-    all_close(&again.array().to_vec::<f64>().unwrap(), &scores.array().to_vec::<f64>().unwrap());
-}
-
-#[test]
-fn frozen_and_clustered_prototypes_get_no_gradient_at_all() {
-    let z = Tensor::leaf(random(5, 4, 3));
-    let has_gradient = |role, frozen| {
-        let (weight, prototypes) = prototypes(role);
-        let loss = prototypes.scores(&z, 0, frozen).unwrap().square().unwrap().sum_all().unwrap();
-        let grads = loss.backward().unwrap();
-        assert!(grads.get(&z).unwrap().is_some());
-        grads.param(&weight).unwrap().is_some()
-    };
-    assert!(has_gradient(Role::Weight, false));
-    assert!(!has_gradient(Role::Weight, true) && !has_gradient(Role::Buffer, false));
-}
-
-#[test]
-fn centroids_take_the_prototypes_place() {
-    let (weight, prototypes) = prototypes(Role::Buffer);
-    let centroids = random(6, 4, 4);
-    let (param, value) = prototypes.replaced(&centroids).unwrap();
-    assert!(param.is(&weight));
-    param.set(value).unwrap();
-    // Each centroid's best prototype is its own, at cosine 1.
-    let scores = prototypes.scores(&Tensor::constant(centroids), 0, false).unwrap();
-    let scores = scores.array().to_vec::<f64>().unwrap();
-    (0..6).for_each(|k| close(scores[k * 6 + k], 1.0));
-    assert_eq!(prototypes.replaced(&random(5, 4, 0)).err().unwrap().kind(), ErrorKind::Shape);
-}
-
 #[test]
 fn usage_of_one_of_all_and_of_half_of_the_prototypes() {
     let codes = |at: &[usize]| {
@@ -140,33 +86,4 @@ fn usage_of_one_of_all_and_of_half_of_the_prototypes() {
     let half = of(&[codes(&[0, 3, 3, 0])]);
     assert_eq!(half.used, 0.5);
     close(half.entropy, Real::log(2.0));
-}
-
-#[test]
-fn a_weight_normalised_layer_is_the_layer_of_normalised_weights() {
-    let (x, v) = (Tensor::leaf(random(7, 4, 5)), Tensor::leaf(random(6, 4, 6)));
-    let comm = Arc::new(Comm::single());
-    let plain = x.matmul(&v.l2_normalize(1e-12).unwrap().transpose(0, 1).unwrap()).unwrap();
-    let normed = unit_linear(&x, &v, 0, &comm).unwrap();
-    all_close(&normed.array().to_vec::<f64>().unwrap(), &plain.array().to_vec::<f64>().unwrap());
-    let loss = |y: &Tensor| y.square().unwrap().mul(y).unwrap().sum_all().unwrap();
-    all_close(&gradient(&loss(&normed), &x), &gradient(&loss(&plain), &x));
-    all_close(&gradient(&loss(&normed), &v), &gradient(&loss(&plain), &v));
-    // Lengths do not matter, so no gradient goes along a row.
-    let (dv, v) = (gradient(&loss(&normed), &v), v.array().to_vec::<f64>().unwrap());
-    for (dv, v) in dv.chunks(4).zip(v.chunks(4)) {
-        assert!(dv.iter().zip(v).map(|(d, v)| d * v).sum::<f64>().abs() < 1e-12);
-    }
-}
-
-#[test]
-fn a_weight_normalised_layer_has_the_same_bits_on_any_number_of_ranks() {
-    let weight = random(6, 4, 7);
-    expect_same_bits("unit_linear", &[random(64, 4, 8)], &|x, comm| {
-        let (leaf, v) = (Tensor::leaf(x[0].clone()), Tensor::leaf(ops::cast(&weight, x[0].dtype())?));
-        let first = comm.rank() * x[0].shape()[0];
-        let y = unit_linear(&leaf, &v, first, &comm)?;
-        let loss = selfsame_losses::sample_totals(&y.square()?, first, &comm)?.sum_all()?;
-        Ok((loss, vec![(true, leaf), (false, v)]))
-    });
 }
