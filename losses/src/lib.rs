@@ -15,6 +15,7 @@ pub mod ntxent;
 mod sample_totals;
 pub mod siglip;
 mod spec;
+pub mod state;
 pub mod supcon;
 
 pub use batch::Coefficient;
