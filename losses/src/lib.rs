@@ -6,35 +6,75 @@
 //! gradient.
 
 mod batch;
+pub mod bregman;
+pub mod cacr;
 mod check;
 pub mod clip;
 mod evaluate;
+pub mod false_negatives;
 pub mod hard_negatives;
 pub mod info_nce;
+pub mod instance_recognition;
+pub mod local_aggregation;
+pub mod macl;
+pub mod mochi;
 pub mod ntxent;
+pub mod proto_nce;
 mod sample_totals;
+pub mod scan;
+pub mod self_label;
 pub mod siglip;
+mod softmax_terms;
 mod spec;
 pub mod state;
 pub mod supcon;
+pub mod xmoco;
 
 pub use batch::Coefficient;
+pub use bregman::{Bregman, BregmanMargin, bregman, bregman_margin, bregman_ranks};
+pub use cacr::{Cacr, CacrTerms, cacr, cacr_ranks};
 pub use check::{check, check_all};
 pub use clip::{Clip, clip, clip_ranks};
 pub use evaluate::evaluate;
+pub use false_negatives::{FalseNegative, FalseNegatives, false_negatives, false_negatives_ranks};
 pub use hard_negatives::{HardNegatives, hard_negatives, hard_negatives_ranks};
 pub use info_nce::{InfoNce, info_nce, info_nce_ranks};
+pub use instance_recognition::{InstanceRecognition, instance_recognition, instance_recognition_ranks};
+pub use local_aggregation::{Aggregation, LocalAggregation, local_aggregation, local_aggregation_ranks};
+pub use macl::{Macl, MaclTerms, macl, macl_queue, macl_queue_ranks, macl_ranks};
+pub use mochi::{Mixture, Mochi, mochi, mochi_ranks};
 pub use ntxent::{Contrast, Form, NtXent, nt_xent, nt_xent_masked, nt_xent_ranks, nt_xent_watched};
+pub use proto_nce::{ProtoNce, proto_nce, proto_nce_ranks};
 pub use sample_totals::{sample_copies, sample_totals};
+pub use scan::{Scan, ScanTerms, scan, scan_ranks};
+pub use self_label::{SelfLabel, SelfLabelled, self_label, self_label_ranks};
 pub use siglip::{SigLip, siglip, siglip_ranks};
 pub use spec::{CrossRank, Fact, LossCase, LossSpec, NamedTensors, OptionSpec, Options, Port, Role, find};
 pub use supcon::{SupCon, supcon, supcon_ranks};
+pub use xmoco::{XMoco, XMocoTerms, xmoco, xmoco_ranks};
 
 use selfsame_autograd::OpSpec;
 
 /// All losses.
-pub const LOSSES: &[&LossSpec] =
-    &[&ntxent::SPEC, &clip::SPEC, &info_nce::SPEC, &supcon::SPEC, &siglip::SPEC, &hard_negatives::SPEC];
+pub const LOSSES: &[&LossSpec] = &[
+    &ntxent::SPEC,
+    &clip::SPEC,
+    &info_nce::SPEC,
+    &supcon::SPEC,
+    &siglip::SPEC,
+    &hard_negatives::SPEC,
+    &mochi::SPEC,
+    &proto_nce::SPEC,
+    &false_negatives::SPEC,
+    &instance_recognition::SPEC,
+    &local_aggregation::SPEC,
+    &xmoco::SPEC,
+    &cacr::SPEC,
+    &macl::SPEC,
+    &bregman::SPEC,
+    &scan::SPEC,
+    &self_label::SPEC,
+];
 
 /// The differentiable operations that losses add to those of `selfsame-autograd`, for the gradient check.
 pub const OPS: &[&OpSpec] = &[&sample_totals::SAMPLE_TOTALS, &sample_totals::SAMPLE_COPIES];
