@@ -1,16 +1,13 @@
 //! SimCLR as a library: a method of the registry trained for a few steps, and its encoder measured.
 //!
 //! `cargo run --release --example 04_simclr`
-
-use std::sync::Arc;
-
-use selfsame::data::{Augment, Loader, LoaderConfig, Split, open};
+use selfsame::data::{Loader, LoaderConfig, Split, open};
 use selfsame::methods::eval::features::to_array;
 use selfsame::methods::measure::Setting;
 use selfsame::methods::session::Labelled;
 use selfsame::methods::trainer::{Plan, Trainer};
 use selfsame::methods::zoo::simclr;
-use selfsame::methods::{Views, parts, settings, weights_hash};
+use selfsame::methods::{Views, settings, weights_hash};
 use selfsame::prelude::*;
 
 fn main() -> Result<()> {
@@ -24,7 +21,7 @@ fn main() -> Result<()> {
     // 2. Data without labels, two augmented views of each image.
     let spec = "scenes:train=2048,test=256";
     let images = open(spec, Split::Train)?;
-    let augmentation: Arc<dyn Augment> = parts::augmentation(&config)?;
+    let augmentations = (simclr::SPEC.views)(&config)?;
 
     // 3. The method and its optimiser.
     let device = Device::cpu()?;
@@ -33,11 +30,12 @@ fn main() -> Result<()> {
 
     // 4. Steps: loader, views, loss, backward, optimiser.
     for epoch in 0..plan.epochs {
-        let loader = LoaderConfig { batch: 64, views: vec![augmentation.clone(); 2], epoch, ..LoaderConfig::default() };
+        let loader = LoaderConfig { batch: 64, views: augmentations.clone(), epoch, ..LoaderConfig::default() };
         let mut last = None;
         for batch in Loader::new(images.clone(), loader)? {
             let view = |view| Ok(Tensor::constant(to_array(view, &device)?));
-            let views = Views::new(batch?.views.iter().map(view).collect::<Result<_>>()?);
+            let batch = batch?;
+            let views = Views::new(batch.views.iter().map(view).collect::<Result<_>>()?, batch.indices)?;
             last = Some(trainer.step(&views, std::time::Duration::ZERO)?);
         }
         if let Some(record) = last {

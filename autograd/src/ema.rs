@@ -14,10 +14,7 @@ use selfsame_kernels::optim::Average;
 /// `Config` when `source` has no parameter at a path, or `momentum` is not in `0..=1`; `Shape` or `DType` when theirs
 /// differ. All are found before anything is written.
 pub fn ema_update(target: &ParamSet, source: &ParamSet, momentum: f64) -> Result<()> {
-    if !(0.0..=1.0).contains(&momentum) {
-        return Err(Error::new(ErrorKind::Config, "ema", format!("momentum {momentum}")).expected("0 <= momentum <= 1"));
-    }
-    let (mut targets, mut sources) = (Vec::new(), Vec::new());
+    let mut pairs = Vec::new();
     for (path, target) in target.trainable() {
         let Some(source) = source.get(path) else {
             let error = Error::new(ErrorKind::Config, "ema", format!("no source parameter '{path}'"))
@@ -27,6 +24,23 @@ pub fn ema_update(target: &ParamSet, source: &ParamSet, momentum: f64) -> Result
                 None => error,
             });
         };
+        pairs.push((target, source));
+    }
+    ema_update_pairs(&pairs, momentum)
+}
+
+/// [`ema_update`] of each `(target, source)`.
+///
+/// # Errors
+/// `Config` when `momentum` is not in `0..=1`; `Shape` or `DType` when those of a pair differ. All are found before
+/// anything is written.
+pub fn ema_update_pairs(pairs: &[(&Param, &Param)], momentum: f64) -> Result<()> {
+    if !(0.0..=1.0).contains(&momentum) {
+        return Err(Error::new(ErrorKind::Config, "ema", format!("momentum {momentum}")).expected("0 <= momentum <= 1"));
+    }
+    let (mut targets, mut sources) = (Vec::new(), Vec::new());
+    for &(target, source) in pairs {
+        let path = target.path();
         let t = target.array();
         let s = source.array().to_device(t.device())?;
         if t.shape() != s.shape() {

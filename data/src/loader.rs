@@ -1,7 +1,8 @@
 //! [`Loader`]: batches of augmented views, prepared by background workers.
 //!
 //! The order of an epoch is a Philox shuffle of the indices, keyed by (seed, epoch); view v of image i draws from the
-//! stream keyed by (seed, epoch, i, v). Neither knows the workers, so their number changes speed alone.
+//! stream keyed by (seed, epoch, i, v). Neither knows the workers, so their number changes speed alone. A sampler may
+//! give an order of its own; the r-th repetition of an image draws as view r·views + v.
 //!
 //! Workers take chunks of [`CHUNK`] images from a common counter, never more than [`LoaderConfig::prefetch`] batches
 //! ahead of the consumer, and put results in place; the consumer waits for the next batch in order.
@@ -34,6 +35,9 @@ pub struct LoaderConfig {
     pub workers: usize,
     /// A new order each epoch, or the order of the data set.
     pub shuffle: bool,
+    /// The images of the epoch in an order of the caller's, instead of each once: a sampler's. Where an image stands
+    /// again, it is augmented anew.
+    pub order: Option<Arc<[usize]>>,
     /// Leaves out the last batch when it is smaller (training), or gives it (evaluation).
     pub drop_last: bool,
     /// Channels of the views: 3 repeats the channel of grey images. `None` leaves images as they are.
@@ -55,6 +59,7 @@ impl Default for LoaderConfig {
             epoch: 0,
             workers: 1,
             shuffle: true,
+            order: None,
             drop_last: true,
             channels: Some(3),
             start_batch: 0,
@@ -104,6 +109,8 @@ struct Shared {
     dataset: Arc<dyn Dataset>,
     config: LoaderConfig,
     order: Vec<usize>,
+    /// How often the image of each place stands before it.
+    repeats: Vec<u16>,
     batches: usize,
     state: Mutex<State>,
     /// A batch is complete, or failed.
@@ -138,7 +145,7 @@ impl Loader {
         let wrong = |what: &str, got: String, expected: &str| {
             Err(Error::new(ErrorKind::Config, format!("loader: {what}"), got).expected(expected))
         };
-        let images = dataset.len();
+        let images = config.order.as_ref().map_or(dataset.len(), |order| order.len());
         if config.batch == 0 {
             return wrong("batch", "0".into(), "at least one image");
         }
@@ -149,9 +156,23 @@ impl Loader {
             return wrong("batch", config.batch.to_string(), &format!("at most the {images} images of the data set"));
         }
         let batches = if config.drop_last { images / config.batch } else { images.div_ceil(config.batch) };
-        let mut order: Vec<usize> = (0..images).collect();
-        if config.shuffle {
-            Key::new(config.seed, Purpose::Shuffle).stream(config.epoch, 0, 0).shuffle(&mut order);
+        let order = match &config.order {
+            Some(order) => order.to_vec(),
+            None => {
+                let mut order: Vec<usize> = (0..images).collect();
+                if config.shuffle {
+                    Key::new(config.seed, Purpose::Shuffle).stream(config.epoch, 0, 0).shuffle(&mut order);
+                }
+                order
+            }
+        };
+        if let Some(index) = order.iter().find(|index| **index >= dataset.len()) {
+            return wrong("order", format!("image {index}"), &format!("one of the {} of the data set", dataset.len()));
+        }
+        let repeats = repeats(&order, dataset.len());
+        let most = repeats.iter().max().map_or(1, |most| usize::from(*most) + 1);
+        if most * config.views.len() > usize::from(u16::MAX) {
+            return wrong("order", format!("an image {most} times"), "at most 65535 views of an image in an epoch");
         }
         let next = config.start_batch;
         let workers = config.workers;
@@ -160,6 +181,7 @@ impl Loader {
             dataset,
             config,
             order,
+            repeats,
             batches,
             state: Mutex::new(state),
             ready: Condvar::new(),
@@ -288,7 +310,7 @@ impl Shared {
         let indices = &self.order[start..positions.end.min(start + CHUNK)];
         let mut views: Vec<View> = Vec::with_capacity(self.config.views.len());
         let mut labels = Vec::with_capacity(indices.len());
-        for &index in indices {
+        for (&index, &repeat) in indices.iter().zip(&self.repeats[start..]) {
             let Sample { image, label } = self.dataset.get(index)?;
             labels.push(label);
             let source = match self.config.channels {
@@ -298,7 +320,8 @@ impl Shared {
             for (number, transform) in self.config.views.iter().enumerate() {
                 let key = Key::new(self.config.seed, Purpose::Augment);
                 let mut view = source.clone();
-                transform.apply(&mut view, &mut key.stream(self.config.epoch, index as u64, number as u16))?;
+                let draw = repeat * self.config.views.len() as u16 + number as u16;
+                transform.apply(&mut view, &mut key.stream(self.config.epoch, index as u64, draw))?;
                 let shape = [view.height, view.width, view.channels];
                 if number == views.len() {
                     let [height, width, channels] = shape;
@@ -334,6 +357,17 @@ impl Shared {
         let labels = labels.into_iter().collect::<Option<Vec<u32>>>().unwrap_or_default();
         Ok(Batch { number, views, indices, labels })
     }
+}
+
+/// For each place of `order` how often its image, one of `images`, stands before it.
+fn repeats(order: &[usize], images: usize) -> Vec<u16> {
+    let mut seen = vec![0u16; images];
+    let place = |index: &usize| {
+        let repeat = seen[*index];
+        seen[*index] = repeat.saturating_add(1);
+        repeat
+    };
+    order.iter().map(place).collect()
 }
 
 impl View {

@@ -29,7 +29,7 @@ pub fn train_and_report(request: Pretrain, scope: Scope, observer: &mut dyn Obse
     let measured = match &run.labelled {
         Some(labelled) if !run.interrupted => {
             let setting = Setting { labelled, config: &run.config, device: &device, workers };
-            Some(measure(spec, run.trainer.method().encoder(), &setting, scope, observer)?)
+            Some(measure(spec, &run.plan, run.trainer.method().encoder(), &setting, scope, observer)?)
         }
         _ => None,
     };

@@ -2,6 +2,7 @@
 //!
 //! - [`zoo`]: one file per method, listed in [`METHODS`]; [`method`]: what a method is.
 //! - [`config`] and [`settings`]: configuration with the source of every value.
+//! - [`parts`]: what methods are made of; [`sweep`]: a look at the whole training set between epochs.
 //! - [`trainer`]: one step, and the state that checkpoints hold; [`session`]: a whole run; [`finish`]: its end.
 //! - [`eval`]: features, k nearest neighbours, linear probe, signs of collapse; [`measure`]: all of them on one run.
 //! - [`profile`]: steps of a method under the profiler, and the memory of a batch before it runs.
@@ -20,6 +21,7 @@ pub mod run;
 pub mod session;
 pub mod settings;
 pub mod summary;
+pub mod sweep;
 pub mod trainer;
 pub mod zoo;
 
@@ -29,4 +31,5 @@ pub use hash::weights_hash;
 pub use method::{Embeddings, Method, MethodSpec, Step, Views};
 pub use observer::{Observer, Silent};
 pub use session::{Pretrain, Run, pretrain};
+pub use sweep::Sweep;
 pub use zoo::METHODS;

@@ -14,6 +14,7 @@ use crate::method::MethodSpec;
 use crate::observer::Observer;
 use crate::parts;
 use crate::session::{EVAL_BATCH, Labelled};
+use crate::trainer::Plan;
 
 /// What is measured besides the encoder's kNN accuracy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,6 +90,7 @@ impl Setting<'_> {
 /// Those of the data set and the encoder.
 pub fn measure(
     spec: &MethodSpec,
+    plan: &Plan,
     encoder: &dyn Module,
     setting: &Setting<'_>,
     scope: Scope,
@@ -107,7 +109,7 @@ pub fn measure(
     if scope.baselines {
         observer.phase("the same encoder untrained");
         let seed = setting.config.usize("seed")? as u64;
-        let untrained = (spec.build)(setting.config, &Init::new(setting.device, seed))?;
+        let untrained = (spec.build)(setting.config, &Init::new(setting.device, seed), plan)?;
         knn_untrained = Some(setting.knn(&setting.features(untrained.encoder())?)?.overall);
         observer.phase("raw pixels");
         knn_pixels = Some(setting.knn(&setting.pixels()?)?.overall);

@@ -1,13 +1,17 @@
 //! What a method is: [`MethodSpec`] in the registry, [`Method`] at work.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use selfsame_autograd::{ParamVisitor, Tensor};
+use selfsame_data::Augment;
 use selfsame_engine::{Array, Device, Error, ErrorKind, Result, nearest, ops};
 use selfsame_models::backbones::Backbone;
 use selfsame_models::{Ctx, Init};
 
 use crate::config::Config;
+use crate::sweep::Sweep;
+use crate::trainer::Plan;
 
 /// A published method, as the registry lists it.
 pub struct MethodSpec {
@@ -21,12 +25,13 @@ pub struct MethodSpec {
     pub family: Family,
     /// How much of the paper is there.
     pub status: Status,
-    /// The augmented views of each image that it wants.
-    pub views: ViewPlan,
+    /// The augmented views of each image that it wants, in order: each an independent draw from its augmentation.
+    pub views: fn(&Config) -> Result<Vec<Arc<dyn Augment>>>,
     /// Its own keys and its changes to the trainer's defaults: flat TOML, with advice in comments.
     pub defaults: &'static str,
-    /// Builds its modules from the resolved configuration.
-    pub build: fn(&Config, &Init) -> Result<Box<dyn Method>>,
+    /// Builds its modules from the resolved configuration, for a training of that length. The encoder is at the path
+    /// `encoder`.
+    pub build: fn(&Config, &Init, &Plan) -> Result<Box<dyn Method>>,
     /// Losses that mean something, such as the one of a collapsed encoder.
     pub facts: &'static [Fact],
 }
@@ -74,22 +79,6 @@ impl Status {
         match self {
             Status::Complete => "complete",
             Status::Reconstructed => "reconstructed",
-        }
-    }
-}
-
-/// The augmented views of each image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ViewPlan {
-    /// That many views, each an independent draw from the augmentation that the configuration describes.
-    Alike(usize),
-}
-
-impl ViewPlan {
-    /// Views per image.
-    pub fn count(self) -> usize {
-        match self {
-            ViewPlan::Alike(views) => views,
         }
     }
 }
@@ -178,7 +167,30 @@ pub trait Method: Send + Sync {
             .expected("the whole batch of a rank at once: micro_batch = 0")
     }
 
-    /// Runs after the optimiser's step `step` (the first is 0): momentum encoders, queues, centres.
+    /// Runs once before the first step of each epoch, and may look at the whole training set: clustering, pseudo-labels,
+    /// filling a memory bank. What it finds goes into buffers, so that a run that is resumed inside the epoch has it.
+    /// Returns the paths of parameters that it has set anew; the optimiser forgets its state of them.
+    ///
+    /// # Errors
+    /// Those of its operations.
+    fn before_epoch(&mut self, epoch: u64, sweep: &Sweep) -> Result<Vec<String>> {
+        let _ = (epoch, sweep);
+        Ok(Vec::new())
+    }
+
+    /// Which images the steps of `epoch` see, by their place in the training set and in this order, as long as the
+    /// training set; `None` for each image once in an order of the loader's. Runs after
+    /// [`before_epoch`](Method::before_epoch), and when a run is resumed inside an epoch: it depends on the method's
+    /// buffers and the epoch alone.
+    ///
+    /// # Errors
+    /// Those of its operations.
+    fn begin_epoch(&mut self, epoch: u64) -> Result<Option<Vec<usize>>> {
+        let _ = epoch;
+        Ok(None)
+    }
+
+    /// Runs after the optimiser's step `step` (the first is 0): momentum encoders.
     ///
     /// # Errors
     /// Those of its operations.
@@ -195,28 +207,53 @@ pub trait Method: Send + Sync {
 }
 
 /// The views of one batch.
-pub struct Views(Vec<Tensor>);
+pub struct Views {
+    views: Vec<Tensor>,
+    indices: Vec<usize>,
+}
 
 impl Views {
-    /// Views in plan order, each `[n, h, w, c]` with the same images in the same order.
-    pub fn new(views: Vec<Tensor>) -> Views {
-        Views(views)
+    /// Views in the method's order, each `[n, h, w, c]` with the same images in the same order: `indices` are their
+    /// places in the training set.
+    ///
+    /// # Errors
+    /// `Shape` unless every view has one image per index.
+    pub fn new(views: Vec<Tensor>, indices: Vec<usize>) -> Result<Views> {
+        match views.iter().find(|view| view.shape().first() != Some(&indices.len())) {
+            Some(view) => Err(Error::new(ErrorKind::Shape, "views", format!("a view {:?}", view.shape()))
+                .expected(format!("[{}, h, w, c]: one image per index", indices.len()))),
+            None => Ok(Views { views, indices }),
+        }
     }
 
     /// View `i`, `[n, h, w, c]`.
     ///
     /// # Errors
-    /// `Config` when the plan has fewer views.
+    /// `Config` when there are fewer views.
     #[track_caller]
     pub fn view(&self, i: usize) -> Result<&Tensor> {
-        self.0.get(i).ok_or_else(|| {
-            Error::new(ErrorKind::Config, "views", format!("view {i}")).expected(format!("one of {}", self.0.len()))
+        self.views.get(i).ok_or_else(|| {
+            Error::new(ErrorKind::Config, "views", format!("view {i}")).expected(format!("one of {}", self.views.len()))
         })
     }
 
-    /// All views, in plan order.
+    /// All views, in the method's order.
     pub fn iter(&self) -> impl Iterator<Item = &Tensor> {
-        self.0.iter()
+        self.views.iter()
+    }
+
+    /// The place of each image in the training set.
+    pub fn indices(&self) -> &[usize] {
+        &self.indices
+    }
+
+    /// [`Views::indices`] as a constant `[n]` i64, for the objective: it goes among the targets.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn index_tensor(&self, device: &Device) -> Result<Tensor> {
+        let indices: Vec<i64> = self.indices.iter().map(|index| *index as i64).collect();
+        Ok(Tensor::constant(Array::from_slice(&indices, &[indices.len()], device)?))
     }
 
     /// The images `images` of every view, for the threads of `device`.
@@ -226,15 +263,16 @@ impl Views {
     pub fn part(&self, images: &Range<usize>, device: &Device) -> Result<Views> {
         let part =
             |view: &Tensor| Ok(Tensor::constant(view.array().slice(0, images.start, images.end)?.to_device(device)?));
-        Ok(Views(self.iter().map(part).collect::<Result<_>>()?))
+        let indices = self.indices.get(images.clone()).ok_or_else(|| {
+            Error::new(ErrorKind::Shape, "views", format!("images {images:?}"))
+                .expected(format!("at most {}", self.indices.len()))
+        })?;
+        Ok(Views { views: self.iter().map(part).collect::<Result<_>>()?, indices: indices.to_vec() })
     }
 
     /// Images in the batch.
-    ///
-    /// # Errors
-    /// `Config` when there is no view.
-    pub fn images(&self) -> Result<usize> {
-        Ok(self.view(0)?.shape().first().copied().unwrap_or(0))
+    pub fn images(&self) -> usize {
+        self.indices.len()
     }
 }
 

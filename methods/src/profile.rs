@@ -13,8 +13,8 @@ use selfsame_kernels::philox::Stream;
 use crate::config::Config;
 use crate::method::MethodSpec;
 use crate::session::to_views;
+use crate::settings;
 use crate::trainer::{Plan, Trainer};
-use crate::{parts, settings};
 
 /// What to profile.
 pub struct Request {
@@ -109,12 +109,10 @@ struct Batches {
 impl Batches {
     fn new(request: &Request, device: &Device) -> Result<Batches> {
         let profiler = device.profiler();
-        let view = || -> Result<Arc<dyn Augment>> {
-            Ok(Arc::new(Watched { inner: parts::augmentation(&request.config)?, profiler: Arc::clone(profiler) }))
-        };
+        let watched = |inner| -> Arc<dyn Augment> { Arc::new(Watched { inner, profiler: Arc::clone(profiler) }) };
         let config = LoaderConfig {
             batch: request.config.usize("batch")?,
-            views: (0..request.spec.views.count()).map(|_| view()).collect::<Result<_>>()?,
+            views: (request.spec.views)(&request.config)?.into_iter().map(watched).collect(),
             seed: request.config.usize("seed")? as u64,
             workers: request.workers,
             ..LoaderConfig::default()

@@ -20,6 +20,7 @@ use crate::observer::Observer;
 use crate::parts;
 use crate::run::manifest::utc_now;
 use crate::run::{CheckpointStore, CreateMode, EventWriter, Manifest, MetricsWriter, RunDir, Session};
+use crate::sweep::Sweep;
 use crate::trainer::{Clock, Cut, Plan, StepRecord, Trainer, Watch};
 
 /// What to run, where, on what.
@@ -53,6 +54,8 @@ pub struct Run {
     pub plan: Plan,
     /// The training images.
     pub train: Arc<dyn Dataset>,
+    /// The augmentation of each view.
+    pub views: Vec<Arc<dyn Augment>>,
     /// Labelled images, when the data set has them.
     pub labelled: Option<Labelled>,
     /// What the run was told.
@@ -88,8 +91,7 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
     let (labelled, mut warnings) = open_for_evaluation(data);
     let plan = Plan::of(&config, train.len())?;
     let mut trainer = Trainer::new(spec, &config, &plan, &device)?.with_cut(Cut::of(&config, ranks)?)?;
-    let views: Vec<Arc<dyn Augment>> =
-        (0..spec.views.count()).map(|_| parts::augmentation(&config)).collect::<Result<_>>()?;
+    let views = (spec.views)(&config)?;
 
     rehearse(&trainer, &train, &views, &device)?;
     let dir = RunDir::create(out, mode)?;
@@ -167,12 +169,13 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
     }
     dir.write_manifest(&manifest)?;
     let constants = work.watch.constants().collect();
-    let warnings = work.warnings;
+    let Work { warnings, views, .. } = work;
     Ok(Run {
         dir,
         trainer,
         plan,
         train,
+        views,
         labelled,
         warnings,
         interrupted,
@@ -321,13 +324,27 @@ impl Work {
 
     /// The rest of `epoch`. Returns whether it was interrupted.
     fn epoch(&mut self, epoch: u64, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<bool> {
+        let start_batch = (trainer.steps_done() % self.plan.steps_per_epoch) as usize;
+        if start_batch == 0 {
+            let sweep = Sweep {
+                dataset: &self.train,
+                views: &self.views,
+                eval_transform: &self.eval_transform,
+                workers: self.workers,
+                device: &self.device,
+                seed: self.seed,
+                epoch,
+            };
+            trainer.before_epoch(epoch, &sweep)?;
+        }
         let config = LoaderConfig {
             batch: self.batch,
             views: self.views.clone(),
             seed: self.seed,
             epoch,
             workers: self.workers,
-            start_batch: (trainer.steps_done() % self.plan.steps_per_epoch) as usize,
+            order: trainer.begin_epoch(epoch)?,
+            start_batch,
             ..LoaderConfig::default()
         };
         let mut loader = Loader::new(Arc::clone(&self.train), config)?;
@@ -372,7 +389,7 @@ impl Work {
 /// The views of a batch as constants on `device`.
 pub(crate) fn to_views(batch: &Batch, device: &Device) -> Result<Views> {
     let view = |view| Ok(Tensor::constant(to_array(view, device)?));
-    Ok(Views::new(batch.views.iter().map(view).collect::<Result<_>>()?))
+    Views::new(batch.views.iter().map(view).collect::<Result<_>>()?, batch.indices.clone())
 }
 
 /// `metrics.jsonl` and the TensorBoard events: the same numbers twice.

@@ -21,12 +21,16 @@ grad_cache = true       # micro-batches one after another, with a second forward
 batch_norm = "lockstep" # statistics: lockstep (of the whole batch), local (of each micro-batch), frozen (running)
 
 crop_min = 0.08         # random resized crop: smallest share of the area
+crop_max = 1.0          # the largest
 flip = 0.5              # probability of a horizontal flip
 jitter = 0.8            # probability of colour jitter
 strength = 0.5          # strength of colour jitter: 1.0 for ImageNet, 0.5 for CIFAR
+saturation = 0.8        # of the jitter, times its strength; brightness and contrast have 0.8
+hue = 0.2               # of the jitter in turns, times its strength
 brightness = "additive" # kind of brightness jitter: additive (first release) or multiplicative (later)
 grayscale = 0.2         # probability of losing all colour
 blur = 0.0              # probability of Gaussian blur: 0.5 for ImageNet, 0 for CIFAR
+solarize = 0.0          # probability of inverting bright pixels
 
 epochs = 100            # passes over the data
 batch = 256             # images per step; the last incomplete batch of an epoch is dropped
@@ -38,7 +42,9 @@ nesterov = false        # sgd, and lars where its variant offers it, look ahead 
 lars_variant = "simclr-classic" # form of lars, after the code that uses it: docs/lars.md
 trust = 0.001           # trust coefficient of lars
 weight_decay = 1e-4     # on weights; on biases and norms in those variants of lars alone that exclude none
-warmup_epochs = 5.0     # linear warm-up to the peak; cosine to 0 after it, per step
+warmup_epochs = 5.0     # linear warm-up to the peak, per step
+warmup_from = 0.0       # where it begins, as a share of the peak
+lr_end = 0.0            # where the cosine after it ends, as a share of the peak
 
 eval_every = 10         # epochs between kNN evaluations during training; 0: only at the end
 eval_images = 4096      # training images that these look for neighbours in

@@ -8,7 +8,6 @@ use selfsame_kernels::philox::{Key, Purpose};
 
 use crate::eval::knn::neighbours;
 use crate::measure::Measurement;
-use crate::parts;
 use crate::run::metrics::{self, Record, series};
 use crate::run::report::{
     Confusion, Constant, Cost, Curve, EmbeddingMap, Headline, Neighbour, NeighbourRow, Phase, Report, RgbImage, Series,
@@ -165,7 +164,7 @@ fn cost(records: &[Record], batch: usize) -> Cost {
 
 /// The first images of the data set with some of their training views.
 fn view_rows(run: &Run) -> Result<Vec<ViewRow>> {
-    let augmentation = parts::augmentation(&run.config)?;
+    let augmentations = &run.views;
     let key = Key::new(run.config.usize("seed")? as u64, Purpose::Augment);
     let mut rows = Vec::new();
     for index in 0..VIEW_ROWS.min(run.train.len()) {
@@ -173,6 +172,7 @@ fn view_rows(run: &Run) -> Result<Vec<ViewRow>> {
         let mut views = Vec::new();
         for view in 0..VIEWS {
             let mut image = source.to_image();
+            let augmentation = &augmentations[usize::from(view) % augmentations.len()];
             augmentation.apply(&mut image, &mut key.stream(0, index as u64, view))?;
             views.push(picture(&image.to_bitmap())?);
         }

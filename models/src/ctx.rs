@@ -176,6 +176,11 @@ impl Ctx {
         &self.comm
     }
 
+    /// Steps of training before this one: for what begins or ends at some step.
+    pub fn steps_done(&self) -> u64 {
+        self.step
+    }
+
     /// (seed, step, view) for dropout keys.
     pub(crate) fn draw(&self) -> (u64, u64, usize) {
         (self.seed, self.step, self.view)

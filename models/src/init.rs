@@ -13,6 +13,7 @@ pub struct Init {
     dtype: DType,
     seed: u64,
     path: String,
+    frozen: bool,
 }
 
 /// Which side of a weight its variance is scaled by.
@@ -60,7 +61,7 @@ pub enum Fill {
 impl Init {
     /// Starts at an empty path, with f32 parameters.
     pub fn new(device: &Device, seed: u64) -> Init {
-        Init { device: device.clone(), dtype: DType::F32, seed, path: String::new() }
+        Init { device: device.clone(), dtype: DType::F32, seed, path: String::new(), frozen: false }
     }
 
     /// Makes parameters of another float type. Values are drawn in f32 and cast, so an f64 twin of a model starts
@@ -75,6 +76,18 @@ impl Init {
     #[must_use]
     pub fn at(&self, name: &str) -> Init {
         Init { path: self.join(name), ..self.clone() }
+    }
+
+    /// Makes buffers in place of parameters: of a network that has no gradient of its own, such as a momentum encoder.
+    #[must_use]
+    pub fn frozen(mut self) -> Init {
+        self.frozen = true;
+        self
+    }
+
+    /// The device that parameters are made on.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The path so far.
@@ -93,7 +106,7 @@ impl Init {
     pub fn param(&self, name: &str, role: Role, shape: &[usize], fill: Fill) -> Result<Param> {
         let path = self.join(name);
         let value = ops::cast(&self.draw(&path, shape, fill)?, self.dtype)?;
-        Ok(Param::new(path, role, value))
+        Ok(Param::new(path, if self.frozen { Role::Buffer } else { role }, value))
     }
 
     /// A buffer called `name` under this path, of one value everywhere.

@@ -9,6 +9,7 @@ use selfsame_methods::eval::linear::{LinearProbe, linear_probe};
 use selfsame_methods::measure::Setting;
 use selfsame_methods::run::RunDir;
 use selfsame_methods::session::Labelled;
+use selfsame_methods::trainer::Plan;
 use selfsame_methods::{Config, Method, method, settings};
 use selfsame_models::{Init, weights};
 use serde_json::json;
@@ -140,7 +141,9 @@ fn load(path: &std::path::Path, registry: &Registry, device: &Device) -> Result<
     let spec = method::find(name, registry.methods)?;
     let mut config = settings::defaults(spec)?;
     config.apply_table(&table, &selfsame_methods::config::Source::File(path.to_path_buf()))?;
-    let method = (spec.build)(&config, &Init::new(device, 0))?;
+    // The encoder alone is of interest, which knows nothing of the training's length.
+    let plan = Plan::of(&config, config.usize("batch")?)?;
+    let method = (spec.build)(&config, &Init::new(device, 0), &plan)?;
     weights::restore(method.encoder(), "encoder", &state)?;
     Ok((method, config))
 }

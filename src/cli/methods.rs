@@ -1,6 +1,7 @@
 //! `selfsame methods`: what is there.
 
 use selfsame_engine::Result;
+use selfsame_methods::settings;
 use serde_json::json;
 
 use super::output::{Output, table};
@@ -19,16 +20,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<Outcome> {
     if args.json {
-        let methods: Vec<_> = registry
-            .methods
-            .iter()
-            .map(|spec| {
-                json!({
-                    "name": spec.name, "title": spec.title, "paper": spec.paper,
-                    "family": spec.family.name(), "status": spec.status.name(), "views": spec.views.count(),
-                })
-            })
-            .collect();
+        let mut methods = Vec::new();
+        for spec in registry.methods {
+            methods.push(json!({
+                "name": spec.name, "title": spec.title, "paper": spec.paper,
+                "family": spec.family.name(), "status": spec.status.name(),
+                "views": (spec.views)(&settings::defaults(spec)?)?.len(),
+            }));
+        }
         out.json(&json!({ "methods": methods }))?;
         return Ok(Outcome::Done);
     }

@@ -7,11 +7,13 @@ use super::crop::{Crop, RandomResizedCrop};
 use super::flip::HorizontalFlip;
 use super::grayscale::RandomGrayscale;
 use super::resize::resize_crop;
+use super::solarize::RandomSolarize;
 use crate::image::Image;
 use selfsame_engine::Result;
 use selfsame_kernels::philox::Stream;
 
-/// The training augmentation, in the paper's order: random resized crop, flip, colour jitter, grayscale, blur.
+/// The training augmentation, in the paper's order: random resized crop, flip, colour jitter, grayscale, blur; then
+/// solarisation, which BYOL (Grill et al. 2020) appended.
 ///
 /// The fields are open: an ablation sets `jitter_p` to 0 or `crop.area` to (1, 1).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +30,8 @@ pub struct SimclrAugment {
     pub grayscale: RandomGrayscale,
     /// Gaussian blur; `None` on CIFAR.
     pub blur: Option<GaussianBlur>,
+    /// Solarisation; `None` in SimCLR.
+    pub solarize: Option<RandomSolarize>,
 }
 
 impl SimclrAugment {
@@ -40,6 +44,7 @@ impl SimclrAugment {
             jitter: ColorJitter::simclr(strength, variant),
             grayscale: RandomGrayscale { p: 0.2 },
             blur: blur.then_some(GaussianBlur { p: 0.5, sigma: (0.1, 2.0) }),
+            solarize: None,
         }
     }
 
@@ -64,6 +69,9 @@ impl Augment for SimclrAugment {
         self.grayscale.apply(image, rng)?;
         if let Some(blur) = &self.blur {
             blur.apply(image, rng)?;
+        }
+        if let Some(solarize) = &self.solarize {
+            solarize.apply(image, rng)?;
         }
         image.clip();
         Ok(())

@@ -51,7 +51,7 @@ pub struct Feed {
 /// Those of the data set and the encoder.
 pub fn extract(encoder: &dyn Module, dataset: &Arc<dyn Dataset>, feed: &Feed, device: &Device) -> Result<Features> {
     let cx = Ctx::eval().no_grad();
-    collect(dataset, feed, |view| {
+    collect(dataset, feed.loader(), feed.limit, |view| {
         let x = Tensor::constant(to_array(view, device)?);
         Ok(encoder.forward(&x, &cx)?.array().clone())
     })
@@ -62,7 +62,7 @@ pub fn extract(encoder: &dyn Module, dataset: &Arc<dyn Dataset>, feed: &Feed, de
 /// # Errors
 /// Those of the data set.
 pub fn raw_pixels(dataset: &Arc<dyn Dataset>, feed: &Feed, device: &Device) -> Result<Features> {
-    collect(dataset, feed, |view| {
+    collect(dataset, feed.loader(), feed.limit, |view| {
         let pixels = view.height * view.width * view.channels;
         Array::from_slice(&view.pixels, &[view.batch, pixels], device)
     })
@@ -76,16 +76,30 @@ pub fn to_array(view: &View, device: &Device) -> Result<Array> {
     Array::from_slice(&view.pixels, &[view.batch, view.height, view.width, view.channels], device)
 }
 
-fn collect(dataset: &Arc<dyn Dataset>, feed: &Feed, mut map: impl FnMut(&View) -> Result<Array>) -> Result<Features> {
-    let config = LoaderConfig {
-        batch: feed.batch,
-        views: vec![Arc::clone(&feed.transform)],
-        workers: feed.workers,
-        shuffle: false,
-        drop_last: false,
-        ..LoaderConfig::default()
-    };
-    let images = dataset.len().min(feed.limit);
+impl Feed {
+    fn loader(&self) -> LoaderConfig {
+        LoaderConfig {
+            batch: self.batch,
+            views: vec![Arc::clone(&self.transform)],
+            workers: self.workers,
+            ..LoaderConfig::default()
+        }
+    }
+}
+
+/// What `map` makes of the first `limit` images in the order of the data set, all of them where there are fewer;
+/// `config` says how they are prepared.
+///
+/// # Errors
+/// Those of the data set and of `map`.
+pub(crate) fn collect(
+    dataset: &Arc<dyn Dataset>,
+    config: LoaderConfig,
+    limit: usize,
+    mut map: impl FnMut(&View) -> Result<Array>,
+) -> Result<Features> {
+    let config = LoaderConfig { shuffle: false, drop_last: false, ..config };
+    let images = dataset.len().min(limit);
     let (mut parts, mut labels, mut done) = (Vec::new(), Vec::with_capacity(images), 0);
     for batch in Loader::new(Arc::clone(dataset), config)? {
         let batch = batch?;

@@ -92,7 +92,7 @@ impl Job<'_> {
     /// `Config` when the batch is not the one that the cut is for; `NonFinite` for such a loss; `Numerics` when the
     /// method or its networks need more of the batch than a part of it; and those of the operations.
     pub(super) fn run(&self, views: &Views) -> Result<Computed> {
-        let images = views.images()?;
+        let images = views.images();
         if !self.cut.is_whole() && images != self.cut.images() {
             return Err(Error::new(ErrorKind::Config, "batch", format!("{images} images")).expected(format!(
                 "{}, cut into {:?}",

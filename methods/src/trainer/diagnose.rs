@@ -68,7 +68,8 @@ mod tests {
         let mut pixels: Vec<f32> = (0..8 * 16 * 16 * 3).map(|i| (i % 97) as f32 / 97.0).collect();
         pixels[1000] = pixel;
         let view = Tensor::constant(Array::from_slice(&pixels, &[8, 16, 16, 3], &device).unwrap());
-        let error = trainer.step(&Views::new(vec![view.clone(), view]), Duration::ZERO).unwrap_err();
+        let error =
+            trainer.step(&Views::new(vec![view.clone(), view], (0..8).collect()).unwrap(), Duration::ZERO).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NonFinite);
         assert_eq!((weights_hash(trainer.params()).unwrap(), trainer.steps_done()), (before, 0));
         assert!(!device.checks_finite());

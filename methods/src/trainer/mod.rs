@@ -9,6 +9,7 @@ mod diagnose;
 mod snapshot;
 mod watch;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use selfsame_autograd::ParamSet;
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::eval::collapse;
 use crate::method::{Method, MethodSpec, Views};
 use crate::parts;
+use crate::sweep::Sweep;
 
 pub use cut::Cut;
 pub(crate) use watch::Watch;
@@ -42,6 +44,7 @@ pub struct Trainer {
     seed: u64,
     recompute: bool,
     rank_every: u64,
+    images: usize,
     step: u64,
 }
 
@@ -52,6 +55,8 @@ pub struct Plan {
     pub steps_per_epoch: u64,
     /// Epochs.
     pub epochs: u64,
+    /// Images of the training set.
+    pub images: usize,
     /// Images of each epoch that are left out, being fewer than a batch.
     pub dropped: usize,
 }
@@ -68,7 +73,7 @@ impl Plan {
                 .expected(format!("at most the {images} images of the data set")));
         }
         let epochs = config.at_least("epochs", 1)? as u64;
-        Ok(Plan { steps_per_epoch: (images / batch) as u64, epochs, dropped: images % batch })
+        Ok(Plan { steps_per_epoch: (images / batch) as u64, epochs, images, dropped: images % batch })
     }
 
     /// Steps in all.
@@ -131,7 +136,7 @@ impl Trainer {
     /// `Config` for values out of range, those of building, and as for [`Trainer::with_cut`].
     pub fn new(spec: &MethodSpec, config: &Config, plan: &Plan, device: &Device) -> Result<Trainer> {
         let seed = config.usize("seed")? as u64;
-        let method = (spec.build)(config, &Init::new(device, seed))?;
+        let method = (spec.build)(config, &Init::new(device, seed), plan)?;
         let params = ParamSet::collect(|visitor| method.visit(visitor))?;
         let optimizer = parts::optimizer(config, &params)?;
         let trainer = Trainer {
@@ -143,6 +148,7 @@ impl Trainer {
             device: device.clone(),
             shares: vec![device.clone()],
             cut: Cut::of(config, 1)?,
+            images: plan.images,
             step: 0,
             method,
             params,
@@ -195,6 +201,28 @@ impl Trainer {
         self.step
     }
 
+    /// The first part of an epoch that has no step yet: see [`Method::before_epoch`].
+    ///
+    /// # Errors
+    /// Those of the method; `Config` when it names a parameter that it does not have.
+    pub fn before_epoch(&mut self, epoch: u64, sweep: &Sweep) -> Result<()> {
+        let renewed = self.method.before_epoch(epoch, sweep)?;
+        renewed.iter().try_for_each(|path| self.optimizer.reset(path))
+    }
+
+    /// The sampler's order of an epoch, if the method has one: see [`Method::begin_epoch`].
+    ///
+    /// # Errors
+    /// Those of the method; `Config` when the order is not as long as the training set.
+    pub fn begin_epoch(&mut self, epoch: u64) -> Result<Option<Arc<[usize]>>> {
+        let Some(order) = self.method.begin_epoch(epoch)? else { return Ok(None) };
+        if order.len() != self.images {
+            return Err(Error::new(ErrorKind::Config, "order of an epoch", format!("{} images", order.len()))
+                .expected(format!("{}, as the training set", self.images)));
+        }
+        Ok(Some(order.into()))
+    }
+
     /// One step on the views of one batch; `waited` is the time that the batch took to arrive.
     ///
     /// # Errors
@@ -234,7 +262,7 @@ impl Trainer {
             effective_rank: ranked.map(collapse::effective_rank).transpose()?,
             scalars,
             times,
-            images_per_second: views.images()? as f64 / times.total().as_secs_f64(),
+            images_per_second: views.images() as f64 / times.total().as_secs_f64(),
             memory_live: memory.live,
             memory_peak: memory.peak,
         })

@@ -10,12 +10,14 @@ pub const METHODS: &[&MethodSpec] = &[&simclr::SPEC];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::method::Views;
+    use crate::session::to_views;
     use crate::settings;
     use crate::trainer::{Cut, Plan, Trainer, scalar};
-    use selfsame_autograd::{ParamSet, Tensor};
-    use selfsame_engine::{Array, Device, Result, ops};
-    use selfsame_kernels::philox::{Key, Purpose};
+    use selfsame_autograd::ParamSet;
+    use selfsame_data::{Loader, LoaderConfig, Split, open};
+    use selfsame_engine::{Device, Result, ops};
     use selfsame_models::{BatchNormMode, Ctx, Init};
     use std::time::Duration;
 
@@ -33,24 +35,31 @@ mod tests {
         assert_eq!(files, listed, "files of methods/src/zoo against METHODS");
     }
 
+    /// A small configuration of `spec` for batches of `images`, and such a batch of noise.
+    fn small(spec: &MethodSpec, images: usize, device: &Device) -> (Config, Plan, Views) {
+        let mut config = settings::defaults(spec).unwrap();
+        let batch = format!("batch={images}");
+        for setting in ["backbone=resnet-small", "stem=small", "width=0.25", "size=16", "warmup_epochs=0", &batch] {
+            config.apply_setting(setting).unwrap();
+        }
+        let plan = Plan::of(&config, 10 * images).unwrap();
+        let data = open(&format!("scenes:train={images},test=20"), Split::Train).unwrap();
+        let loader = LoaderConfig { batch: images, views: (spec.views)(&config).unwrap(), ..LoaderConfig::default() };
+        let batch = Loader::new(data, loader).unwrap().next().unwrap().unwrap();
+        let views = to_views(&batch, device).unwrap();
+        (config, plan, views)
+    }
+
     /// One forward and backward of every method on a few images: a finite loss, and a gradient for every parameter.
     #[test]
     fn every_parameter_gets_a_gradient() {
         let device = Device::cpu_with(1).unwrap();
         for spec in METHODS {
-            let mut config = settings::defaults(spec).unwrap();
-            for setting in ["backbone=resnet-small", "stem=small", "width=0.25"] {
-                config.apply_setting(setting).unwrap();
-            }
-            let method = (spec.build)(&config, &Init::new(&device, 0)).unwrap();
+            let (config, plan, views) = small(spec, 16, &device);
+            let method = (spec.build)(&config, &Init::new(&device, 0), &plan).unwrap();
             let params = ParamSet::collect(|visitor| method.visit(visitor)).unwrap();
-            let view = |seed: u64| {
-                let mut stream = Key::new(seed, Purpose::Check).stream(0, 0, 0);
-                let pixels: Vec<f32> = (0..8 * 16 * 16 * 3).map(|_| stream.uniform_f32()).collect();
-                Tensor::constant(Array::from_slice(&pixels, &[8, 16, 16, 3], &device).unwrap())
-            };
-            let views = Views::new((0..spec.views.count() as u64).map(view).collect());
-            let step = method.loss(&views, &Ctx::train()).unwrap();
+            // Late enough that nothing is frozen any more for a start.
+            let step = method.loss(&views, &Ctx::train().step(0, 1 << 40)).unwrap();
             assert!(scalar(step.loss.array()).unwrap().is_finite(), "{}", spec.name);
             let grads = step.loss.backward().unwrap();
             for (path, param) in params.trainable() {
@@ -68,25 +77,16 @@ mod tests {
     fn every_method_can_be_cut_or_says_why_not() {
         let device = Device::cpu_with(2).unwrap();
         for spec in METHODS {
-            let mut config = settings::defaults(spec).unwrap();
-            let settings = ["backbone=resnet-small", "stem=small", "width=0.25", "batch=32", "warmup_epochs=0"];
-            settings.iter().for_each(|setting| config.apply_setting(setting).unwrap());
-            let view = |seed: u64| {
-                let mut stream = Key::new(seed, Purpose::Check).stream(0, 0, 0);
-                let pixels: Vec<f32> = (0..32 * 16 * 16 * 3).map(|_| stream.uniform_f32()).collect();
-                Tensor::constant(Array::from_slice(&pixels, &[32, 16, 16, 3], &device).unwrap())
-            };
-            let views = Views::new((0..spec.views.count() as u64).map(view).collect());
+            let (config, plan, views) = small(spec, 32, &device);
             let step = |sizes: &[usize], cached, batch_norm| -> Result<Vec<u8>> {
                 let cut = Cut::sizes(vec![sizes.to_vec()], cached, batch_norm)?;
-                let plan = Plan::of(&config, 320)?;
                 let mut trainer = Trainer::new(spec, &config, &plan, &device)?.with_cut(cut)?;
                 trainer.step(&views, Duration::ZERO)?;
                 trainer.snapshot()
             };
             for (cached, batch_norm) in [(true, BatchNormMode::Frozen), (false, BatchNormMode::Lockstep)] {
                 let whole = step(&[32], cached, batch_norm).unwrap();
-                let indivisible = Trainer::new(spec, &config, &Plan::of(&config, 320).unwrap(), &device);
+                let indivisible = Trainer::new(spec, &config, &plan, &device);
                 match (step(&[16, 16], cached, batch_norm), indivisible.unwrap().method().indivisible()) {
                     (Ok(cut), None) => assert!(cut == whole, "{}: other bits under {batch_norm:?}", spec.name),
                     (Err(error), Some(why)) => assert!(error.sentence().contains(why), "{error}"),

@@ -17,7 +17,7 @@ use selfsame_models::backbones::Backbone;
 use selfsame_models::heads::{Mlp, MlpOpts};
 use selfsame_models::{Ctx, Module};
 
-use crate::method::{Embeddings, Fact, Family, Method, MethodSpec, Status, Step, ViewPlan, Views};
+use crate::method::{Embeddings, Fact, Family, Method, MethodSpec, Status, Step, Views};
 use crate::parts;
 
 /// The registry's entry.
@@ -27,14 +27,14 @@ pub static SPEC: MethodSpec = MethodSpec {
     title: "A Simple Framework for Contrastive Learning of Visual Representations",
     family: Family::Contrastive,
     status: Status::Complete,
-    views: ViewPlan::Alike(2),
+    views: parts::two_views,
     defaults: r#"
 temperature = 0.5       # tau: lower makes hard negatives count more; 0.1 for ImageNet, 0.5 for CIFAR
 hidden = 0              # width of the projector's hidden layer; 0: as wide as the features
 head = "code"           # projector: "code" of the authors' release (batch norm, no biases) or "paper" (W2 relu(W1 h))
 dim = 128               # length of the embeddings that the loss compares
 "#,
-    build: |config, init| {
+    build: |config, init, _| {
         let encoder = parts::backbone(config, &init.at("encoder"))?;
         let features = encoder.feature_dim();
         let hidden = match config.usize("hidden")? {

@@ -4,7 +4,8 @@
 use selfsame_autograd::{Param, ParamVisitor, Tensor};
 use selfsame_engine::{Array, Result, ops};
 use selfsame_losses::{NtXent, nt_xent_ranks, sample_totals};
-use selfsame_methods::method::{Family, MethodSpec, Status, ViewPlan};
+use selfsame_methods::method::{Family, MethodSpec, Status};
+use selfsame_methods::parts;
 use selfsame_methods::{Embeddings, Method, Step, Views};
 use selfsame_models::backbones::Backbone;
 use selfsame_models::layers::{BatchNorm, BatchNormOpts, Conv2d, Conv2dOpts, Dropout, GroupNorm, Linear};
@@ -18,13 +19,13 @@ pub(crate) static TOY: MethodSpec = MethodSpec {
     title: "A method for tests",
     family: Family::Contrastive,
     status: Status::Complete,
-    views: ViewPlan::Alike(2),
+    views: parts::two_views,
     defaults: r#"
 norm = "group"          # group, batch, or blocks (batch norm over groups of 16 images)
 objective = "pairs"     # pairs (of each image's own views) or ntxent
 divisible = true        # false: refuses micro-batches
 "#,
-    build: |config, init| {
+    build: |config, init, _| {
         let norm = config.choice("norm", &["group", "batch", "blocks"])?;
         let batch_norm = |init: &Init| {
             let group = (norm == "blocks").then_some(16);
@@ -152,5 +153,5 @@ pub(crate) fn views(images: usize, size: usize, step: u64, device: &selfsame_eng
         fill_uniform(Isa::detect(), &Key::new(7, Purpose::Check).stream(step, 0, view), 0, &mut pixels);
         Tensor::constant(Array::from_slice(&pixels, &[images, size, size, 3], device).unwrap())
     };
-    Views::new(vec![view(0), view(1)])
+    Views::new(vec![view(0), view(1)], (0..images).collect()).unwrap()
 }

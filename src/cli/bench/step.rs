@@ -22,7 +22,7 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Vec<Timing>> {
     let mut trainer = Trainer::new(spec, &config, &plan, bench.device)?;
     let views = || -> Result<Views> {
         let view = |seed| Ok(Tensor::constant(bench.normal(seed, &[128, 32, 32, 3])?));
-        Ok(Views::new(vec![view(1)?, view(2)?]))
+        Views::new(vec![view(1)?, view(2)?], (0..128).collect())
     };
     let views = views()?;
     let before = resident("VmRSS");

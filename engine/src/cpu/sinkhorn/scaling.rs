@@ -141,9 +141,8 @@ stamp! {
             add_group(rows, u, columns);
         }
         for row in grouped..mass.len() {
-            let q = [&q[row * k..(row + 1) * k]];
-            let [sum] = lane_dots(q, v);
-            add_group(q, [mass[row] / sum], columns);
+            let q = &q[row * k..(row + 1) * k];
+            add_group([q], [mass[row] / lane_dot(q, v)], columns);
         }
     }
 
@@ -159,8 +158,8 @@ stamp! {
         }
         for row in grouped..mass.len() {
             let codes = &mut codes[row * k..(row + 1) * k];
-            let [sum] = lane_dots([&*codes], v);
-            scale_row(codes, mass[row] / sum, v);
+            let u = mass[row] / lane_dot(codes, v);
+            scale_row(codes, u, v);
         }
     }
 }
@@ -173,35 +172,56 @@ fn scale_row<T: Real>(q: &mut [T], u: T, v: &[T]) {
     }
 }
 
-/// The sums of q v over a few rows, each by lanes: as `selfsame_kernels::lanes::dot`, several at once.
+/// The sums of q v over a few rows, each by lanes: as `selfsame_kernels::lanes::dot`, several at once. The lanes of each
+/// row are an array of their own, which the compiler keeps in registers; an array of arrays it does not.
 #[inline(always)]
-fn lane_dots<T: Real, const R: usize>(q: [&[T]; R], v: &[T]) -> [T; R] {
-    let k = v.len();
-    let q = q.map(|row| &row[..k]);
-    let whole = k - k % LANES;
-    let mut lanes = [[T::ZERO; LANES]; R];
-    for at in (0..whole).step_by(LANES) {
-        let v = &v[at..at + LANES];
-        for r in 0..R {
-            let q = &q[r][at..at + LANES];
-            for i in 0..LANES {
-                lanes[r][i] = Real::mul_add(q[i], v[i], lanes[r][i]);
-            }
-        }
+fn lane_dots<T: Real>(q: [&[T]; GROUP], v: &[T]) -> [T; GROUP] {
+    let (v, v_rest) = v.as_chunks::<LANES>();
+    let [a, b, c, d] = q.map(|row| row.as_chunks::<LANES>());
+    let [mut lanes_a, mut lanes_b, mut lanes_c, mut lanes_d] = [[T::ZERO; LANES]; GROUP];
+    for ((((v, a), b), c), d) in v.iter().zip(a.0).zip(b.0).zip(c.0).zip(d.0) {
+        add_products(&mut lanes_a, a, v);
+        add_products(&mut lanes_b, b, v);
+        add_products(&mut lanes_c, c, v);
+        add_products(&mut lanes_d, d, v);
     }
-    for i in 0..k - whole {
-        for r in 0..R {
-            lanes[r][i] = Real::mul_add(q[r][whole + i], v[whole + i], lanes[r][i]);
-        }
+    [
+        lane_total(lanes_a, a.1, v_rest),
+        lane_total(lanes_b, b.1, v_rest),
+        lane_total(lanes_c, c.1, v_rest),
+        lane_total(lanes_d, d.1, v_rest),
+    ]
+}
+
+/// [`lane_dots`] of one row.
+#[inline(always)]
+fn lane_dot<T: Real>(q: &[T], v: &[T]) -> T {
+    let ((v, v_rest), (q, q_rest)) = (v.as_chunks::<LANES>(), q.as_chunks::<LANES>());
+    let mut lanes = [T::ZERO; LANES];
+    v.iter().zip(q).for_each(|(v, q)| add_products(&mut lanes, q, v));
+    lane_total(lanes, q_rest, v_rest)
+}
+
+/// lanes += q v.
+#[inline(always)]
+fn add_products<T: Real>(lanes: &mut [T; LANES], q: &[T; LANES], v: &[T; LANES]) {
+    for i in 0..LANES {
+        lanes[i] = Real::mul_add(q[i], v[i], lanes[i]);
+    }
+}
+
+/// The sum of lanes, after the last products, fewer than lanes.
+#[inline(always)]
+fn lane_total<T: Real>(mut lanes: [T; LANES], q: &[T], v: &[T]) -> T {
+    for ((lane, &q), &v) in lanes.iter_mut().zip(q).zip(v) {
+        *lane = Real::mul_add(q, v, *lane);
     }
     let mut half = LANES / 2;
     while half > 0 {
-        for lanes in &mut lanes {
-            for i in 0..half {
-                lanes[i] += lanes[i + half];
-            }
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
         }
         half /= 2;
     }
-    lanes.map(|lanes| lanes[0])
+    lanes[0]
 }

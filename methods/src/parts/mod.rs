@@ -1,4 +1,13 @@
-//! What configuration keys stand for: backbone, augmentation, optimiser, learning rate.
+//! What methods are made of, and what configuration keys stand for: backbone, optimiser, learning rate here;
+//! [views](two_views), an encoder with its projector ([`Embedder`]), a momentum [`Teacher`].
+
+mod embedder;
+mod teacher;
+mod views;
+
+pub use embedder::Embedder;
+pub use teacher::Teacher;
+pub use views::{asymmetric_views, multi_crop, two_views};
 
 use std::sync::Arc;
 
@@ -6,7 +15,7 @@ use selfsame_autograd::ParamSet;
 use selfsame_autograd::optim::{AdamW, Lamb, LambOptions, Lars, LarsOptions, LarsVariant, Optimizer, Sgd};
 use selfsame_autograd::schedule::Schedule;
 use selfsame_data::Augment;
-use selfsame_data::augment::{Brightness, EvalTransform, GaussianBlur, SimclrAugment};
+use selfsame_data::augment::EvalTransform;
 use selfsame_engine::{Error, ErrorKind, Result};
 use selfsame_models::Init;
 use selfsame_models::backbones::{self, Backbone, BackboneOpts};
@@ -24,26 +33,6 @@ pub fn backbone(config: &Config, init: &Init) -> Result<Box<dyn Backbone>> {
     options.set("bn_group", &config.usize("bn_group")?.to_string())?;
     options.width = Some(config.positive("width")?);
     (spec.build)(init, &options)
-}
-
-/// The augmentation of a training view.
-///
-/// # Errors
-/// `Config` for values out of range.
-pub fn augmentation(config: &Config) -> Result<Arc<dyn Augment>> {
-    let brightness = match config.choice("brightness", &["additive", "multiplicative"])? {
-        "additive" => Brightness::Additive,
-        _ => Brightness::Multiplicative,
-    };
-    let strength = config.fraction("strength")? as f32;
-    let mut augment = SimclrAugment::new(config.at_least("size", 8)?, strength, false, brightness);
-    augment.crop.area.0 = config.fraction("crop_min")? as f32;
-    augment.flip.p = config.fraction("flip")? as f32;
-    augment.jitter_p = config.fraction("jitter")? as f32;
-    augment.grayscale.p = config.fraction("grayscale")? as f32;
-    let blur = config.fraction("blur")? as f32;
-    augment.blur = (blur > 0.0).then_some(GaussianBlur { p: blur, sigma: (0.1, 2.0) });
-    Ok(Arc::new(augment))
 }
 
 /// The transform of evaluation: the central square, without randomness.
@@ -91,7 +80,7 @@ pub fn peak_lr(config: &Config) -> Result<f64> {
     Ok(config.positive("lr")? * factor)
 }
 
-/// The learning rate by step: linear warm-up to the peak, then a cosine to 0.
+/// The learning rate by step: linear warm-up to the peak, then a cosine; both ends are shares of the peak.
 ///
 /// # Errors
 /// `Config` for values out of range.
@@ -102,7 +91,9 @@ pub fn learning_rate(config: &Config, steps: u64, steps_per_epoch: u64) -> Resul
             .expected("a number of at least 0"));
     }
     let warmup = (warmup * steps_per_epoch as f64).round() as u64;
-    Schedule::warmup_cosine(peak_lr(config)?, 0.0, warmup.min(steps), steps)
+    let peak = peak_lr(config)?;
+    let (start, end) = (config.fraction("warmup_from")? * peak, config.fraction("lr_end")? * peak);
+    Ok(Schedule::WarmupCosine { start, peak, end, warmup: warmup.min(steps), total: steps })
 }
 
 #[cfg(test)]
@@ -123,6 +114,11 @@ mod tests {
         assert!((rate.at(60) - 0.5).abs() < 1e-12 && rate.at(99) < 0.001);
         config.apply_setting("lr_scaling=sqrt").unwrap();
         assert!((peak_lr(&config).unwrap() - 0.5 * 2f64.sqrt()).abs() < 1e-15);
+        for setting in ["lr_scaling=none", "warmup_from=0.1", "lr_end=0.01"] {
+            config.apply_setting(setting).unwrap();
+        }
+        let rate = learning_rate(&config, 100, 10).unwrap();
+        assert_eq!([rate.at(0), rate.at(20), rate.at(100)], [0.1 * 0.5, 0.5, 0.01 * 0.5]);
         // A warm-up longer than the run fills it.
         config.apply_setting("warmup_epochs=1e9").unwrap();
         assert!(learning_rate(&config, 100, 10).is_ok());
@@ -157,7 +153,7 @@ mod tests {
             config.apply_setting(setting).unwrap();
             let device = selfsame_engine::Device::cpu_with(1).unwrap();
             let built = backbone(&config, &Init::new(&device, 0)).map(drop);
-            let error = built.and(augmentation(&config).map(drop)).and(peak_lr(&config).map(drop)).unwrap_err();
+            let error = built.and(two_views(&config).map(drop)).and(peak_lr(&config).map(drop)).unwrap_err();
             error.sentence()
         };
         assert!(refused("backbone=resnet19").contains("resnet18"));
