@@ -30,6 +30,20 @@ fn a_run_leaves_its_files_and_can_be_measured_and_repeated() {
     let encoder = first.join("encoder.safetensors");
     let linear = json(&["eval", "linear", "--weights", text(&encoder), "--data", "scenes:train=96,test=40"]);
     assert!(linear["accuracy"].as_f64().unwrap() > 0.0);
+    let eval = |protocol: &[&str]| {
+        let subject = ["--weights", text(&encoder), "--data", "scenes:train=200,test=120"];
+        json(&[&["eval"], protocol, &subject].concat())
+    };
+    let figure = |found: &Value, key: &str| found[key].as_f64().unwrap_or_else(|| panic!("{key} in {found}"));
+    let logistic = eval(&["logistic", "--penalties", "0.01,1", "--labels", "0.5"]);
+    assert!([0.01, 1.0].contains(&figure(&logistic, "penalty")) && figure(&logistic, "calibration_error") <= 1.0);
+    let episodes = eval(&["few-shot", "--ways", "3", "--shots", "1", "--episodes", "20"]);
+    assert!(figure(&episodes, "accuracy") > 0.0 && figure(&episodes, "half_width") < 0.5);
+    let geometry = eval(&["geometry"]);
+    assert!(figure(&geometry, "effective_rank") >= 1.0 && figure(&geometry, "uniformity") <= 0.0);
+    let tuned = eval(&["finetune", "--epochs", "1", "--labels", "0.2"]);
+    assert_eq!(tuned["protocol"], "finetune");
+    assert!((0.0..=1.0).contains(&figure(&tuned, "accuracy")));
 
     // Two threads and three loader threads change nothing.
     let again = pretrain(&second, &["--threads", "2", "--workers", "3"]);

@@ -145,7 +145,8 @@ mod tests {
         assert!(five.mean >= found.mean);
         let noise = features(0.0);
         let found = few_shot(&noise, &noise, &options).unwrap();
-        assert!((found.mean - 0.2).abs() < 3.0 * found.half_width.max(0.005), "{found:?}");
+        // A little below chance: of a finite class without signal, a query is not in the mean that it is compared with.
+        assert!((0.15..0.22).contains(&found.mean), "{found:?}");
         assert_eq!(few_shot(&noise, &noise, &options).unwrap(), found);
     }
 

@@ -118,7 +118,7 @@ mod tests {
     use selfsame_engine::Device;
 
     /// Two overlapping classes in two dimensions, at fixed places.
-    fn overlapping(n: usize) -> Features {
+    fn overlapping(n: usize, device: &Device) -> Features {
         let (mut values, mut labels) = (Vec::new(), Vec::new());
         for i in 0..n {
             let (a, b) = (((i * 37) % 101) as f32 / 101.0, ((i * 53) % 97) as f32 / 97.0);
@@ -126,13 +126,13 @@ mod tests {
             values.extend([a + 0.5 * class as f32, 2.0 * b - 0.3 * class as f32]);
             labels.push(Some(class));
         }
-        Features::new(Array::from_slice(&values, &[n, 2], &Device::cpu_with(1).unwrap()).unwrap(), labels)
+        Features::new(Array::from_slice(&values, &[n, 2], device).unwrap(), labels)
     }
 
     /// At a minimum every probability's error is orthogonal to the features, up to the penalty's pull.
     #[test]
     fn the_gradient_vanishes_at_what_is_found() {
-        let train = overlapping(200);
+        let train = overlapping(200, &Device::cpu_with(1).unwrap());
         for penalty in [0.0, 0.01] {
             let found = fit(&train, 2, penalty, 500).unwrap();
             let x = found.scaler.apply(&train.values).unwrap();
@@ -149,17 +149,19 @@ mod tests {
 
     #[test]
     fn a_large_penalty_leaves_the_shares_of_the_classes() {
-        let found = fit(&overlapping(100), 2, 1e6, 100).unwrap();
+        let device = Device::cpu_with(1).unwrap();
+        let found = fit(&overlapping(100, &device), 2, 1e6, 100).unwrap();
         assert!(found.weight.to_vec::<f32>().unwrap().iter().all(|w| w.abs() < 1e-4));
         let options = Logistic { penalties: vec![1e6, 1e-4], ..Logistic::default() };
-        let regressed = logistic_regression(&overlapping(200), &overlapping(100), 2, &options).unwrap();
+        let regressed =
+            logistic_regression(&overlapping(200, &device), &overlapping(100, &device), 2, &options).unwrap();
         assert_eq!(regressed.penalty, 1e-4);
         assert!(regressed.classified.accuracy.overall > 0.6);
     }
 
     #[test]
     fn impossible_options_are_refused() {
-        let all = overlapping(20);
+        let all = overlapping(20, &Device::cpu_with(1).unwrap());
         for options in [
             Logistic { penalties: Vec::new(), ..Logistic::default() },
             Logistic { penalties: vec![-1.0], ..Logistic::default() },

@@ -71,7 +71,7 @@ mod tests {
         assert!(params(&teacher).iter().all(|param| param.role() == Role::Buffer));
         assert!(params(&teacher).iter().all(|param| param.path().starts_with("teacher.")));
         for param in params(&online) {
-            param.set(Array::full(2.0, param.array().shape(), param.array().device()).unwrap()).unwrap();
+            param.set(Array::full(2f32, param.array().shape(), param.array().device()).unwrap()).unwrap();
         }
         teacher.follow(1.0).unwrap();
         assert_eq!(values(&teacher), first);
@@ -82,7 +82,7 @@ mod tests {
             assert_eq!(now, before.iter().map(expected).collect::<Vec<_>>(), "{}", param.path());
         }
         teacher.follow(0.0).unwrap();
-        let x = Tensor::constant(Array::full(1.0, &[2, 3], init.device()).unwrap());
+        let x = Tensor::constant(Array::full(1f32, &[2, 3], init.device()).unwrap());
         assert!(!teacher.forward(&x, &Ctx::train()).unwrap().is_tracked());
         assert!(teacher.follow(1.5).is_err());
     }
