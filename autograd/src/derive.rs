@@ -9,7 +9,7 @@ use crate::graph::Origin;
 use crate::param::Snapshot;
 use crate::{Cotangent, Tensor};
 use selfsame_engine::profile::Owner;
-use selfsame_engine::{Array, Error, ErrorKind, Result, ops};
+use selfsame_engine::{Array, Error, ErrorKind, Result};
 use std::fmt;
 use std::sync::Arc;
 
@@ -113,7 +113,7 @@ impl fmt::Debug for Derivation {
 mod tests {
     use super::*;
     use crate::{GradSum, Grads, Param, Role, recompute};
-    use selfsame_engine::{Device, Rows};
+    use selfsame_engine::{Device, Rows, ops};
 
     const IMAGES: usize = 80;
 
