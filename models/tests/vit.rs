@@ -172,7 +172,7 @@ fn images_of_another_size_than_the_positions_train_them() {
 fn threads_and_recomputation_change_no_bit() {
     let run = |threads: usize, cx: Ctx| {
         let device = device(threads);
-        let net = Vit::new(&Init::new(&device, 1), &VitConfig { drop_path: 0.5, ..TINY }).unwrap();
+        let net = headed(&device, 0.5);
         let x = images(20, 12, &device);
         (features(&net, x.clone(), &cx), bits(&net, &step(&net, x, &cx)))
     };
@@ -197,17 +197,17 @@ impl Module for Headed {
     }
 }
 
-fn headed(device: &Device) -> Headed {
+fn headed(device: &Device, drop_path: f64) -> Headed {
     let o = DinoHeadOpts { hidden: 8, bottleneck: 6, gain: Gain::Learned, ..DinoHeadOpts::default() };
     let init = Init::new(device, 1);
-    let vit = Vit::new(&init.at("backbone"), &VitConfig { drop_path: 0.5, ..TINY }).unwrap();
+    let vit = Vit::new(&init.at("backbone"), &VitConfig { drop_path, ..TINY }).unwrap();
     Headed(vit, DinoHead::new(&init.at("head"), 64, 10, o).unwrap())
 }
 
 #[test]
 fn micro_batches_have_the_bits_of_the_batch() {
     let device = device(2);
-    let net = headed(&device);
+    let net = headed(&device, 0.5);
     // Positions are interpolated: 3x3 patches.
     let x = images(56, 12, &device);
     let cx = Ctx::train().step(1, 2);
@@ -228,7 +228,7 @@ fn micro_batches_have_the_bits_of_the_batch() {
 #[test]
 fn ranks_have_the_bits_of_one() {
     let device = device(1);
-    let net = headed(&device);
+    let net = headed(&device, 0.5);
     let x = images(32, 12, &device);
     let cx = Ctx::train().step(1, 2);
     let whole = bits(&net, &step(&net, x.clone(), &cx));
@@ -242,6 +242,19 @@ fn ranks_have_the_bits_of_one() {
         let ranks: Vec<_> = Comm::emulated(2).unwrap().into_iter().map(|comm| scope.spawn(|| rank(comm))).collect();
         assert!(ranks.into_iter().all(|rank| rank.join().unwrap() == whole));
     });
+}
+
+/// Attention, norms, interpolation and the way back through derived weights, all by kernels.
+#[test]
+fn the_gpu_device_has_the_bits_of_the_cpu() {
+    let run = |device: &Device| {
+        let net = headed(device, 0.0);
+        let x = images(2, 12, device);
+        (features(&net, x.clone(), &Ctx::train()), bits(&net, &step(&net, x, &Ctx::train())))
+    };
+    let simt = Device::open("simt").unwrap();
+    assert!(run(&simt) == run(&Device::cpu_with(2).unwrap()));
+    assert_eq!(simt.gpu().unwrap().host_fallbacks(), []);
 }
 
 #[test]

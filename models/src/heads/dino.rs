@@ -151,8 +151,8 @@ mod tests {
     #[test]
     fn gradients_agree_with_differences() {
         let device = Device::cpu_with(1).unwrap();
-        for number in 0..5 {
-            let head = head(&device, SMALL);
+        for (number, gain) in [(0, Gain::Fixed), (1, Gain::Learned), (2, Gain::Fixed)] {
+            let head = head(&device, DinoHeadOpts { gain, ..SMALL });
             let mut g = Gen::new(&device, "dino head", 3, number);
             let x = g.array(&[4, 6], Domain::Normal).unwrap();
             let f = |x: &[Tensor]| Ok(vec![head.forward(&x[0], &Ctx::train())?]);
