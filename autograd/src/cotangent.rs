@@ -11,7 +11,7 @@ pub enum Cotangent {
     /// A sum over samples of which this micro-batch or rank holds some leaves. Parameters keep it as tree nodes until
     /// the step ends; for any other input it is finished at once, which needs all leaves.
     Samples(SampleSum),
-    /// A sum over samples in the space of a tensor derived from the parameter; see [`derive`](crate::derive).
+    /// A sum over samples in the space of a tensor derived from the parameter; see [`derive()`](crate::derive()).
     Derived(SampleSum, Derivation),
 }
 

@@ -1,7 +1,7 @@
 //! Tensors computed from parameters alone: normalised weights, interpolated tables.
 //!
 //! A layer's weight gradient is a sum over samples, of which a micro-batch or rank holds some leaves. In front of an
-//! operation on the weight it would have to be finished, which needs all of them. [`derive`] keeps the sum as it is, in
+//! operation on the weight it would have to be finished, which needs all of them. [`derive()`] keeps the sum as it is, in
 //! the space of the computed tensor, and applies the operation's backward once, to the total: the bits do not depend
 //! on how the batch was cut.
 
@@ -21,7 +21,7 @@ pub(crate) struct Derived {
     inputs: Vec<(Array, Option<Snapshot>)>,
 }
 
-/// How the gradient of a derived tensor becomes that of one of its parameters; see [`derive`].
+/// How the gradient of a derived tensor becomes that of one of its parameters; see [`derive()`].
 #[derive(Clone)]
 pub struct Derivation {
     derived: Arc<Derived>,

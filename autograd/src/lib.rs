@@ -5,7 +5,7 @@
 //! - [`Op`] and [`apply`]: how an operation joins the graph; [`ops`]: the operations, one file each, listed in
 //!   [`ops::OPS`].
 //! - [`Param`], [`ParamSet`], [`ParamVisitor`]: what optimisers write and checkpoints store, by path.
-//! - [`recompute`]: activation checkpointing; [`derive`]: tensors computed from parameters alone.
+//! - [`recompute`]: activation checkpointing; [`derive()`]: tensors computed from parameters alone.
 //! - [`gradcheck`] and [`Gen`]: finite differences against every operation.
 //! - [`optim`], [`schedule`], [`ema`]: how parameters change from step to step.
 //!
