@@ -1,8 +1,8 @@
 //! Tensors computed from parameters alone: normalised weights, interpolated tables.
 //!
 //! A layer's weight gradient is a sum over samples, of which a micro-batch or rank holds some leaves. In front of an
-//! operation on the weight it would have to be finished, which needs all of them. [`derive()`] keeps the sum as it is, in
-//! the space of the computed tensor, and applies the operation's backward once, to the total: the bits do not depend
+//! operation on the weight it would have to be finished, which needs all of them. [`derive()`] keeps the sum as it is,
+//! in the space of the computed tensor, and applies the operation's backward once, to the total: the bits do not depend
 //! on how the batch was cut.
 
 use crate::graph::Origin;

@@ -2,8 +2,8 @@
 //!
 //! Our networks use the names of the best-known definitions: [`ResNet`](crate::backbones::ResNet) those of torchvision
 //! and timm, [`Vit`](crate::backbones::Vit) those of timm and DINO, [`PlainNet`](crate::backbones::PlainNet) those of
-//! torchvision's VGG and of DeepCluster. What differs is the layout of weights, and prefixes that training frameworks put
-//! before the names.
+//! torchvision's VGG and of DeepCluster. What differs is the layout of weights, and prefixes that training frameworks
+//! put before the names.
 
 use crate::weights::Tensors;
 use crate::weights::{Faults, relative};

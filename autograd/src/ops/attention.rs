@@ -2,8 +2,8 @@
 //! dp = dy·vᵀ, dq = ds·k / √d, dk = dsᵀ·q / √d.
 //!
 //! The probabilities `[images, heads, queries, keys]`, which outgrow everything else where tokens are many, never exist
-//! as a whole: forward and backward go through a head of a block of images at a time, and backward computes p again from
-//! q and k, to the same bits. Products read the heads in place, as strided views.
+//! as a whole: forward and backward go through a head of a block of images at a time, and backward computes p again
+//! from q and k, to the same bits. Products read the heads in place, as strided views.
 
 use super::prelude::*;
 use std::ops::Range;
@@ -175,22 +175,24 @@ impl Op for Attention {
 }
 
 impl Tensor {
-    /// Scaled dot-product attention (Vaswani et al. 2017): softmax(q·kᵀ / √d)·v for each image and each of `heads` heads.
+    /// Scaled dot-product attention (Vaswani et al. 2017): softmax(q·kᵀ / √d)·v for each image and each of `heads`
+    /// heads.
     ///
     /// `self` holds the queries `[images, queries, heads·d]`, `keys` is `[images, keys, heads·d]`, `values`
     /// `[images, keys, heads·e]`; the result is `[images, queries, heads·e]`. Memory beyond these is that of some
     /// images' probabilities of one head, in backward too.
     ///
     /// # Errors
-    /// `Shape` when shapes do not fit, the heads do not divide the channels, or there are no keys; `DType` unless f32 or
-    /// f64.
+    /// `Shape` when shapes do not fit, the heads do not divide the channels, or there are no keys; `DType` unless f32
+    /// or f64.
     #[track_caller]
     pub fn attention(&self, keys: &Tensor, values: &Tensor, heads: usize) -> Result<Tensor> {
         apply1(Attention { heads }, &[self, keys, values])
     }
 
     /// [`Tensor::attention`] of tokens among themselves: `self` `[images, tokens, 3·heads·d]` holds the queries of all
-    /// heads, then the keys, then the values, as one linear layer makes them; the result is `[images, tokens, heads·d]`.
+    /// heads, then the keys, then the values, as one linear layer makes them; the result is
+    /// `[images, tokens, heads·d]`.
     ///
     /// # Errors
     /// As for [`Tensor::attention`].

@@ -1,8 +1,8 @@
 //! Networks without shortcuts, as DeepCluster and SeLa use them: convolutions with batch norm, max-pooling, and hidden
 //! linear layers, of which the last is the feature.
 //!
-//! Names are those of PyTorch's `Sequential`s: every step counts, with and without parameters. `features.0` is the first
-//! convolution, `features.1` its batch norm, `features.2` its ReLU; `classifier` holds the hidden layers.
+//! Names are those of PyTorch's `Sequential`s: every step counts, with and without parameters. `features.0` is the
+//! first convolution, `features.1` its batch norm, `features.2` its ReLU; `classifier` holds the hidden layers.
 
 use super::{Backbone, BackboneOpts, Stem};
 use crate::layers::{AdaptiveAvgPool2d, BatchNorm, BatchNormOpts, Conv2d, Conv2dOpts, Dropout, Linear, Sobel};

@@ -6,8 +6,8 @@ use selfsame_engine::Result;
 
 /// VGG-16 with batch norm: thirteen convolutions, two hidden layers of 4096.
 ///
-/// With a stem for small images the last map is averaged to one position in place of 7x7, and pooling ends where the map
-/// has one pixel.
+/// With a stem for small images the last map is averaged to one position in place of 7x7, and pooling ends where the
+/// map has one pixel.
 ///
 /// # Errors
 /// `Config` for an option of other families.

@@ -231,8 +231,8 @@ impl Vit {
     }
 }
 
-/// The positions of a class token and of `to` patches in one row, from a table `[1, 1 + from², dim]`: bicubic between the
-/// patches of the table, the class token's as it is.
+/// The positions of a class token and of `to` patches in one row, from a table `[1, 1 + from², dim]`: bicubic between
+/// the patches of the table, the class token's as it is.
 fn interpolated(table: &Tensor, from: usize, to: [usize; 2]) -> Result<Tensor> {
     let [_, tokens, dim] = table.dims()?;
     if to == [from; 2] {

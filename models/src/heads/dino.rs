@@ -31,8 +31,8 @@ impl Default for DinoHeadOpts {
 }
 
 /// Linear layers with GELU between them, rows of length 1, then a weight-normalised layer: `[n, inputs]` to
-/// `[n, outputs]`. The linear layers start from a normal of standard deviation 0.02, truncated at two of them, and biases
-/// from 0.
+/// `[n, outputs]`. The linear layers start from a normal of standard deviation 0.02, truncated at two of them, and
+/// biases from 0.
 pub struct DinoHead {
     layers: Vec<(Linear, Option<BatchNorm>)>,
     last: WeightNormLinear,
