@@ -3,7 +3,6 @@
 use crate::Tensor;
 use crate::graph::{Edge, Node, Origin, Work, next_seq};
 use crate::op::{Gradient, Op, Saved};
-use crate::param::Snapshot;
 use selfsame_engine::{Array, Error, ErrorKind, Result, ops};
 use std::panic::Location;
 
@@ -71,10 +70,7 @@ pub fn apply1(op: impl Op, x: &[&Tensor]) -> Result<Tensor> {
 
 /// The path of the module whose parameters are among `origins`.
 pub(crate) fn module_of<'a>(mut origins: impl Iterator<Item = &'a Origin>) -> Option<String> {
-    origins.find_map(|origin| match origin {
-        Origin::Param(Snapshot { param, .. }) => Some(param.path().rsplit_once('.')?.0.to_string()),
-        _ => None,
-    })
+    origins.find_map(|origin| Some(origin.params().first()?.param.path().rsplit_once('.')?.0.to_string()))
 }
 
 pub(crate) fn edges(x: &[&Tensor]) -> Vec<Option<Edge>> {

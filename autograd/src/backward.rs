@@ -3,7 +3,7 @@
 use crate::apply::{expect_finite, module_of};
 use crate::graph::{Edge, Node, Origin, Work};
 use crate::param::Snapshot;
-use crate::{Cotangent, Op, Param, Saved};
+use crate::{Cotangent, Derivation, Op, Param, Saved};
 use selfsame_engine::profile::Owner;
 use selfsame_engine::{Array, Error, ErrorKind, Result, ops};
 use std::collections::BTreeMap;
@@ -42,6 +42,13 @@ impl Pass {
             Origin::Param(Snapshot { param, .. }) => {
                 self.uses.push(Use { key: key(), param: param.clone(), cotangent });
             }
+            Origin::Derived(derived) => {
+                let key = key();
+                for (input, Snapshot { param, .. }) in derived.params() {
+                    let cotangent = Derivation::of(derived, input).through(cotangent.clone())?;
+                    self.uses.push(Use { key: key.clone(), param: param.clone(), cotangent });
+                }
+            }
             Origin::Leaf(leaf) => self.leaves.push((*leaf, cotangent.total()?)),
             Origin::Node(node, output) => {
                 let (_, dy) = self.pending.entry(node.seq).or_insert_with(|| (node.clone(), vec![None; node.outputs]));
@@ -72,9 +79,7 @@ impl Pass {
                 .hint("add losses that share a graph before calling backward"));
         };
         for edge in node.edges.iter().flatten() {
-            if let Origin::Param(snapshot) = &edge.origin {
-                snapshot.check()?;
-            }
+            edge.origin.params().into_iter().try_for_each(Snapshot::check)?;
         }
         match work {
             Work::Op { op, saved, at, region } => {

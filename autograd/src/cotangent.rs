@@ -1,5 +1,6 @@
 //! `Cotangent`: what a backward hands to one of its inputs.
 
+use crate::Derivation;
 use selfsame_engine::{Array, Device, Error, ErrorKind, Result, SampleSum, ops};
 
 /// The gradient with respect to one input of an operation.
@@ -10,6 +11,8 @@ pub enum Cotangent {
     /// A sum over samples of which this micro-batch or rank holds some leaves. Parameters keep it as tree nodes until
     /// the step ends; for any other input it is finished at once, which needs all leaves.
     Samples(SampleSum),
+    /// A sum over samples in the space of a tensor derived from the parameter; see [`derive()`](crate::derive()).
+    Derived(SampleSum, Derivation),
 }
 
 impl From<Array> for Cotangent {
@@ -33,6 +36,7 @@ impl Cotangent {
         match self {
             Cotangent::Dense(array) => Ok(array),
             Cotangent::Samples(sum) => sum.total(),
+            Cotangent::Derived(sum, derivation) => derivation.pull_back(sum.total()?),
         }
     }
 
@@ -43,12 +47,9 @@ impl Cotangent {
     pub fn scale(self, factor: f64) -> Result<Cotangent> {
         match self {
             Cotangent::Dense(array) => Ok(Cotangent::Dense(ops::scale(array, factor)?)),
-            Cotangent::Samples(sum) => {
-                let mut scaled = SampleSum::default();
-                for (first, level, node) in sum.into_blocks() {
-                    scaled.add(first, level, ops::scale(node, factor)?)?;
-                }
-                Ok(Cotangent::Samples(scaled))
+            Cotangent::Samples(sum) => Ok(Cotangent::Samples(each(sum, |node| ops::scale(node, factor))?)),
+            Cotangent::Derived(sum, derivation) => {
+                Ok(Cotangent::Derived(each(sum, |node| ops::scale(node, factor))?, derivation))
             }
         }
     }
@@ -60,6 +61,10 @@ impl Cotangent {
             (Cotangent::Samples(mut a), Cotangent::Samples(b)) => {
                 a.merge(b)?;
                 Ok(Cotangent::Samples(a))
+            }
+            (Cotangent::Derived(mut a, derivation), Cotangent::Derived(b, _)) => {
+                a.merge(b)?;
+                Ok(Cotangent::Derived(a, derivation))
             }
             _ => Err(Error::new(
                 ErrorKind::Numerics,
@@ -74,7 +79,7 @@ impl Cotangent {
     pub(crate) fn arrays(&self) -> Vec<&Array> {
         match self {
             Cotangent::Dense(array) => vec![array],
-            Cotangent::Samples(sum) => sum.values().collect(),
+            Cotangent::Samples(sum) | Cotangent::Derived(sum, _) => sum.values().collect(),
         }
     }
 
@@ -87,13 +92,19 @@ impl Cotangent {
     pub(crate) fn moved_to(self, device: &Device) -> Result<Cotangent> {
         match self {
             Cotangent::Dense(array) => Ok(Cotangent::Dense(array.to_device(device)?)),
-            Cotangent::Samples(sum) => {
-                let mut moved = SampleSum::default();
-                for (first, level, node) in sum.into_blocks() {
-                    moved.add(first, level, node.to_device(device)?)?;
-                }
-                Ok(Cotangent::Samples(moved))
+            Cotangent::Samples(sum) => Ok(Cotangent::Samples(each(sum, |node| node.to_device(device))?)),
+            Cotangent::Derived(sum, derivation) => {
+                Ok(Cotangent::Derived(each(sum, |node| node.to_device(device))?, derivation))
             }
         }
     }
+}
+
+/// The sum with `f` applied to its nodes.
+fn each(sum: SampleSum, f: impl Fn(Array) -> Result<Array>) -> Result<SampleSum> {
+    let mut mapped = SampleSum::default();
+    for (first, level, node) in sum.into_blocks() {
+        mapped.add(first, level, f(node)?)?;
+    }
+    Ok(mapped)
 }

@@ -2,7 +2,7 @@
 
 use crate::backward::{Pass, Use, UseKey};
 use crate::grads::ParamGrads;
-use crate::{Cotangent, Grads, Param, Tensor};
+use crate::{Cotangent, Derivation, Grads, Param, Tensor};
 use selfsame_engine::{Array, Device, Error, ErrorKind, Result, SampleSum, ops};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,6 +30,8 @@ struct Sums {
 #[derive(Default)]
 struct Sum {
     samples: Option<SampleSum>,
+    /// What the total of `samples` goes through.
+    derivation: Option<Derivation>,
     /// What is no sum over samples, by part: added in the order of the parts.
     dense: BTreeMap<usize, Array>,
 }
@@ -95,6 +97,10 @@ impl GradSum {
         let sum = &mut sums.uses[arrival];
         match cotangent {
             Cotangent::Samples(nodes) => sum.samples.get_or_insert_default().merge(nodes),
+            Cotangent::Derived(nodes, derivation) => {
+                sum.derivation.get_or_insert(derivation);
+                sum.samples.get_or_insert_default().merge(nodes)
+            }
             Cotangent::Dense(array) => {
                 sum.dense.insert(part, array);
                 Ok(())
@@ -127,7 +133,10 @@ impl Sum {
     fn joined(self, param: &Param) -> Result<Cotangent> {
         let mut dense = self.dense.into_values();
         match (self.samples, dense.next()) {
-            (Some(sum), None) => Ok(Cotangent::Samples(sum)),
+            (Some(sum), None) => Ok(match self.derivation {
+                Some(derivation) => Cotangent::Derived(sum, derivation),
+                None => Cotangent::Samples(sum),
+            }),
             (None, Some(first)) => dense.try_fold(first, |sum, d| ops::add_assign(sum, &d)).map(Cotangent::Dense),
             _ => Err(unlike(param, "a sum over samples in one part of the step, an array in another")),
         }

@@ -61,7 +61,7 @@ impl Grads {
         match tensor.origin() {
             Some(Origin::Leaf(leaf)) => Ok(self.leaves.get(leaf).cloned()),
             Some(Origin::Param(snapshot)) => self.param(&snapshot.param),
-            Some(Origin::Node(..)) | None => Err(Error::new(
+            Some(Origin::Derived(_) | Origin::Node(..)) | None => Err(Error::new(
                 ErrorKind::Config,
                 "gradient",
                 format!("asked of a tensor of shape {:?}", tensor.shape()),

@@ -4,6 +4,7 @@
 //! Only the order of numbers is used. The forward of one loss runs on one thread, which makes that order a property
 //! of the program; numbers drawn by other threads in between do not change it.
 
+use crate::derive::Derived;
 use crate::op::{Op, Saved};
 use crate::param::Snapshot;
 use crate::recompute::Segment;
@@ -24,6 +25,8 @@ pub(crate) enum Origin {
     Leaf(u64),
     /// A parameter as it was when its tensor was taken.
     Param(Snapshot),
+    /// Computed from parameters alone.
+    Derived(Arc<Derived>),
     /// An output of a node.
     Node(Arc<Node>, usize),
 }
@@ -34,8 +37,18 @@ impl Origin {
         match (self, other) {
             (Origin::Leaf(a), Origin::Leaf(b)) => a == b,
             (Origin::Param(a), Origin::Param(b)) => a.is(b),
+            (Origin::Derived(a), Origin::Derived(b)) => Arc::ptr_eq(a, b),
             (Origin::Node(a, i), Origin::Node(b, j)) => Arc::ptr_eq(a, b) && i == j,
             _ => false,
+        }
+    }
+
+    /// The parameters that this is, or is derived from; none for what a node or the caller made.
+    pub(crate) fn params(&self) -> Vec<&Snapshot> {
+        match self {
+            Origin::Param(snapshot) => vec![snapshot],
+            Origin::Derived(derived) => derived.params().map(|(_, snapshot)| snapshot).collect(),
+            Origin::Leaf(_) | Origin::Node(..) => Vec::new(),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! - [`Op`] and [`apply`]: how an operation joins the graph; [`ops`]: the operations, one file each, listed in
 //!   [`ops::OPS`].
 //! - [`Param`], [`ParamSet`], [`ParamVisitor`]: what optimisers write and checkpoints store, by path.
-//! - [`recompute`]: activation checkpointing.
+//! - [`recompute`]: activation checkpointing; [`derive()`]: tensors computed from parameters alone.
 //! - [`gradcheck`] and [`Gen`]: finite differences against every operation.
 //! - [`optim`], [`schedule`], [`ema`]: how parameters change from step to step.
 //!
@@ -25,6 +25,7 @@
 mod apply;
 mod backward;
 mod cotangent;
+mod derive;
 pub mod ema;
 mod generate;
 mod grad_sum;
@@ -42,6 +43,7 @@ mod tensor;
 
 pub use apply::{apply, apply1};
 pub use cotangent::Cotangent;
+pub use derive::{Derivation, derive};
 pub use generate::{Case, Domain, Gen};
 pub use grad_sum::GradSum;
 pub use grads::Grads;

@@ -30,15 +30,15 @@ pub(crate) struct Segment {
 enum Input {
     Constant(Array),
     Tracked(Array),
-    /// Handed to the body as it is, so that its uses inside stay uses of the parameter.
-    Param(Array, Snapshot),
+    /// A parameter or derived from parameters: handed to the body as it is, so that its uses inside stay theirs.
+    Param(Array, Origin),
 }
 
 impl Input {
     fn of(x: &Tensor) -> Input {
         match x.origin() {
             None => Input::Constant(x.array().clone()),
-            Some(Origin::Param(snapshot)) => Input::Param(x.array().clone(), snapshot.clone()),
+            Some(origin @ (Origin::Param(_) | Origin::Derived(_))) => Input::Param(x.array().clone(), origin.clone()),
             Some(_) => Input::Tracked(x.array().clone()),
         }
     }
@@ -47,7 +47,7 @@ impl Input {
         match self {
             Input::Constant(array) => Tensor::constant(array.clone()),
             Input::Tracked(array) => Tensor::leaf(array.clone()),
-            Input::Param(array, snapshot) => Tensor::with_origin(array.clone(), Origin::Param(snapshot.clone())),
+            Input::Param(array, origin) => Tensor::with_origin(array.clone(), origin.clone()),
         }
     }
 }
@@ -123,9 +123,11 @@ fn read_parameters(outputs: &[Tensor], first: u64) -> Result<Vec<Snapshot>> {
     let mut left: Vec<Origin> = outputs.iter().filter_map(|y| y.origin().cloned()).collect();
     while let Some(origin) = left.pop() {
         let seq = match &origin {
-            Origin::Param(snapshot) => {
-                if !read.iter().any(|known| known.is(snapshot)) {
-                    read.push(snapshot.clone());
+            Origin::Param(_) | Origin::Derived(_) => {
+                for snapshot in origin.params() {
+                    if !read.iter().any(|known| known.is(snapshot)) {
+                        read.push(snapshot.clone());
+                    }
                 }
                 continue;
             }

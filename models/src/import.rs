@@ -1,7 +1,9 @@
-//! Weights of ResNets trained elsewhere: state dicts of torchvision and timm, saved as safetensors.
+//! Weights of networks trained elsewhere: PyTorch's state dicts, saved as safetensors.
 //!
-//! Both families use the names that [`ResNet`](crate::backbones::ResNet) uses; what differs is the layout of weights,
-//! and prefixes that training frameworks put before the names.
+//! Our networks use the names of the best-known definitions: [`ResNet`](crate::backbones::ResNet) those of torchvision
+//! and timm, [`Vit`](crate::backbones::Vit) those of timm and DINO, [`PlainNet`](crate::backbones::PlainNet) those of
+//! torchvision's VGG and of DeepCluster. What differs is the layout of weights, and prefixes that training frameworks
+//! put before the names.
 
 use crate::weights::Tensors;
 use crate::weights::{Faults, relative};
@@ -25,7 +27,13 @@ const RULES: &[Rule] = &[
     Rule { name: "weight", rank: 4, axes: &[2, 3, 1, 0] },
     // Linear: [out, in] to [in, out].
     Rule { name: "weight", rank: 2, axes: &[1, 0] },
-    // Batch norm.
+    // Weight normalisation: directions [out, in], lengths [out, 1].
+    Rule { name: "weight_v", rank: 2, axes: &[1, 0] },
+    Rule { name: "weight_g", rank: 2, axes: &[1, 0] },
+    // Class token and positions [1, tokens, channels].
+    Rule { name: "cls_token", rank: 3, axes: &[0, 1, 2] },
+    Rule { name: "pos_embed", rank: 3, axes: &[0, 1, 2] },
+    // Norms and biases.
     Rule { name: "weight", rank: 1, axes: &[0] },
     Rule { name: "bias", rank: 1, axes: &[0] },
     Rule { name: "running_mean", rank: 1, axes: &[0] },
@@ -39,7 +47,7 @@ const PREFIXES: &[&str] =
 /// Entries of a state dict that no module of ours holds.
 const IGNORED: &[&str] = &["num_batches_tracked"];
 
-/// What [`resnet`] did besides copying.
+/// What [`torch`] did besides copying.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imported {
     /// Prefix taken off the names.
@@ -48,24 +56,23 @@ pub struct Imported {
     pub unused: Vec<String>,
 }
 
-/// Loads a torchvision or timm ResNet state dict from the safetensors file at `path` into `module`, whose paths lie
-/// below `root`.
+/// Loads PyTorch's state dict from the safetensors file at `path` into `module`, whose paths lie below `root`.
 ///
 /// # Errors
-/// `Io` or `Corrupt` for the file, or as for [`resnet_state`].
-pub fn resnet(module: &dyn Module, root: &str, path: impl AsRef<Path>) -> Result<Imported> {
+/// `Io` or `Corrupt` for the file, or as for [`torch_state`].
+pub fn torch(module: &dyn Module, root: &str, path: impl AsRef<Path>) -> Result<Imported> {
     let all = params(module);
     let first = all.first().ok_or_else(|| Error::new(ErrorKind::Config, "import", "a module without parameters"))?;
     let file = TensorFile::read(path, first.array().device())?;
-    resnet_state(module, root, &file.tensors)
+    torch_state(module, root, &file.tensors)
 }
 
-/// As [`resnet`], from arrays already read. f16 and bf16 weights are widened. Nothing is written unless every
+/// As [`torch`], from arrays already read. f16 and bf16 weights are widened. Nothing is written unless every
 /// parameter and buffer of `module` is found with its shape.
 ///
 /// # Errors
 /// `Config` that lists what is missing or has another shape.
-pub fn resnet_state(module: &dyn Module, root: &str, state: &Tensors) -> Result<Imported> {
+pub fn torch_state(module: &dyn Module, root: &str, state: &Tensors) -> Result<Imported> {
     let params = params(module);
     let mut wanted = Vec::with_capacity(params.len());
     for p in &params {

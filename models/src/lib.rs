@@ -3,10 +3,9 @@
 //! - [`Module`], [`Ctx`] and [`Updates`]: what a layer is, how a forward is run, which buffer values it returns.
 //! - [`Init`] and [`Fill`]: parameters, filled from their path and the seed alone.
 //! - [`layers`]: linear, convolution, norms, pooling, activations, dropout.
-//! - [`backbones`]: the ResNets and the list [`backbones::BACKBONES`].
+//! - [`backbones`]: ResNets, vision transformers, AlexNet and VGG, and the list [`backbones::BACKBONES`].
 //! - [`heads`]: projectors and predictors.
-//! - [`weights`]: a module's parameters and buffers in files, by path name; [`import`]: checkpoints of torchvision and
-//!   timm.
+//! - [`weights`]: a module's parameters and buffers in files, by path name; [`import`]: PyTorch's checkpoints.
 
 pub mod backbones;
 mod ctx;

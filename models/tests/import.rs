@@ -3,14 +3,20 @@
 use std::collections::BTreeMap;
 
 use selfsame_engine::{Array, DType, Device, TensorFile, ops};
-use selfsame_models::backbones::{BackboneOpts, backbone};
-use selfsame_models::import::{resnet, resnet_state};
+use selfsame_models::backbones::{Backbone, BackboneOpts, backbone};
+use selfsame_models::import::{torch, torch_state};
 use selfsame_models::weights::Tensors;
 use selfsame_models::{Init, Module, params};
 
-fn network(device: &Device, seed: u64, classes: Option<usize>) -> Box<dyn selfsame_models::backbones::Backbone> {
+fn network(device: &Device, seed: u64, classes: Option<usize>) -> Box<dyn Backbone> {
     let o = BackboneOpts { width: Some(0.125), classes, ..BackboneOpts::default() };
     (backbone("resnet18").unwrap().build)(&Init::new(device, seed).at("backbone"), &o).unwrap()
+}
+
+fn transformer(device: &Device, seed: u64) -> Box<dyn Backbone> {
+    let small = BackboneOpts { width: Some(0.34), depth: Some(2), ..BackboneOpts::default() };
+    let o = BackboneOpts { patch: Some(4), image: Some(8), classes: Some(3), ..small };
+    (backbone("vit-tiny").unwrap().build)(&Init::new(device, seed).at("backbone"), &o).unwrap()
 }
 
 /// The state dict that PyTorch would hold for `net`: element by element, with its index arithmetic written out.
@@ -56,10 +62,24 @@ fn state_dicts_load_under_every_prefix() {
         let state = state_dict(&*source, prefix);
         let target = network(&device, 2, Some(10));
         assert_ne!(values(&*source), values(&*target));
-        let imported = resnet_state(&*target, "backbone", &state).unwrap();
+        let imported = torch_state(&*target, "backbone", &state).unwrap();
         assert_eq!(values(&*source), values(&*target), "prefix '{prefix}'");
         assert_eq!((imported.prefix.as_str(), imported.unused.len()), (prefix, 0));
     }
+}
+
+#[test]
+fn transformers_load_what_timm_and_dino_save() {
+    let device = Device::cpu_with(1).unwrap();
+    let (source, target) = (transformer(&device, 1), transformer(&device, 2));
+    for name in ["cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.1.attn.qkv.bias", "norm.weight"] {
+        let path = format!("backbone.{name}");
+        assert!(params(&*source).iter().any(|p| p.path() == path), "{name}");
+    }
+    assert_ne!(values(&*source), values(&*target));
+    let imported = torch_state(&*target, "backbone", &state_dict(&*source, "module.backbone.")).unwrap();
+    assert_eq!((imported.prefix.as_str(), imported.unused.len()), ("module.backbone.", 0));
+    assert_eq!(values(&*source), values(&*target));
 }
 
 #[test]
@@ -73,7 +93,7 @@ fn a_file_in_half_precision_loads_and_names_what_it_had_too_much() {
     let path = folder.path().join("resnet18.safetensors");
     TensorFile { tensors: state.clone(), metadata: BTreeMap::new() }.write(&path).unwrap();
     let target = network(&device, 2, None);
-    let imported = resnet(&*target, "backbone", &path).unwrap();
+    let imported = torch(&*target, "backbone", &path).unwrap();
     assert_eq!(imported.unused, ["fc.bias", "fc.weight"]);
     let first = params(&*target)[0].array().to_vec::<f32>().unwrap();
     let rounded = ops::cast(&state["conv1.weight"].permute(&[2, 3, 1, 0]).unwrap(), DType::F32).unwrap();
@@ -90,7 +110,7 @@ fn what_does_not_match_is_listed_and_nothing_written() {
     state.insert("bn1.weight".into(), Array::zeros(&[8, 1, 1], DType::F32, &device).unwrap());
     let target = network(&device, 2, None);
     let before = values(&*target);
-    let sentence = resnet_state(&*target, "backbone", &state).unwrap_err().sentence();
+    let sentence = torch_state(&*target, "backbone", &state).unwrap_err().sentence();
     for part in [
         "'conv1.weight' is f32[5, 5, 3, 8], not f32[7, 7, 3, 8]",
         "'bn1.weight' has 3 axes",
@@ -99,6 +119,6 @@ fn what_does_not_match_is_listed_and_nothing_written() {
         assert!(sentence.contains(part), "{sentence}");
     }
     assert_eq!(values(&*target), before);
-    let empty = resnet_state(&*target, "backbone", &Tensors::new()).unwrap_err().sentence();
+    let empty = torch_state(&*target, "backbone", &Tensors::new()).unwrap_err().sentence();
     assert!(empty.contains("92 more"), "{empty}");
 }

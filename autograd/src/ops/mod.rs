@@ -11,6 +11,7 @@ mod add_bias;
 mod affine;
 mod all_gather;
 mod argmax;
+mod attention;
 mod avg_pool2d;
 mod batch_norm;
 mod batch_norm_add_relu;
@@ -97,6 +98,7 @@ pub const OPS: &[&OpSpec] = &[
     &affine::AFFINE,
     &all_gather::ALL_GATHER,
     &argmax::ARGMAX,
+    &attention::ATTENTION,
     &avg_pool2d::AVG_POOL2D,
     &batch_norm::BATCH_NORM,
     &batch_norm_add_relu::BATCH_NORM_ADD_RELU,

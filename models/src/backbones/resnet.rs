@@ -1,13 +1,12 @@
 //! ResNet (He et al. 2016, arXiv:1512.03385), with torchvision's names: `conv1`, `bn1`, `layer1.0.conv1`, …,
 //! `layer2.0.downsample.0`, `fc`. Bottlenecks stride in their 3x3 convolution ("v1.5").
 
-use super::{Backbone, BackboneOpts, BackboneSpec};
+use super::{Backbone, BackboneOpts, BackboneSpec, run_block};
 use crate::layers::{BatchNorm, BatchNormOpts, Conv2d, Conv2dOpts, Linear};
 use crate::{Ctx, Fill, Init, Module};
-use selfsame_autograd::{ParamVisitor, Tensor, recompute};
+use selfsame_autograd::{ParamVisitor, Tensor};
 use selfsame_engine::{Error, ErrorKind, Result, nearest, ops};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The layers before the first stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,8 +109,9 @@ impl ResNetConfig {
     /// This shape with the options applied.
     ///
     /// # Errors
-    /// `Config` when the widths are not one per stage.
+    /// `Config` when the widths are not one per stage, or for an option of other families.
     pub fn with(mut self, o: &BackboneOpts) -> Result<ResNetConfig> {
+        o.only("resnet", &["widths"])?;
         if let Some(widths) = &o.widths {
             // The small network takes any number of stages; the published ones have four.
             if widths.len() != self.depths.len() && self.depths.iter().any(|d| *d != 1) {
@@ -211,7 +211,7 @@ impl Backbone for ResNet {
         if self.stem == Stem::ImageNet {
             x = x.max_pool2d(ops::Pool2d { kernel: [3; 2], stride: [2; 2], padding: [1; 2] })?;
         }
-        self.blocks.iter().try_fold(x, |x, block| Residual::run(block, &x, cx))
+        self.blocks.iter().try_fold(x, |x, block| run_block(block, &x, cx))
     }
 }
 
@@ -247,25 +247,6 @@ impl Residual {
             None
         };
         Ok(Residual { branch, downsample })
-    }
-
-    /// The block, under recomputation where the context asks for it.
-    fn run(block: &Arc<Residual>, x: &Tensor, cx: &Ctx) -> Result<Tensor> {
-        if !cx.recomputes() {
-            return block.forward(x, cx);
-        }
-        let (block, cx, is_first) = (Arc::clone(block), cx.clone(), AtomicBool::new(true));
-        let forward = move |inputs: &[Tensor]| {
-            // Running statistics are collected from the first forward alone.
-            let y = if is_first.swap(false, Ordering::Relaxed) {
-                block.forward(&inputs[0], &cx)?
-            } else {
-                block.forward(&inputs[0], &cx.repeated())?
-            };
-            Ok(vec![y])
-        };
-        let mut outputs = recompute(forward, &[x])?;
-        Ok(outputs.pop().expect("the closure returns one tensor"))
     }
 }
 

@@ -8,8 +8,11 @@ use selfsame_engine::{Error, ErrorKind, Result};
 /// Which layers of an [`Mlp`] carry a bias and a batch norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MlpOpts {
-    /// Batch norm between a hidden linear layer and its ReLU; that linear layer then has no bias.
+    /// Batch norm between a hidden linear layer and its ReLU.
     pub hidden_norm: bool,
+    /// Whether a hidden linear layer with batch norm has a bias, which the norm's mean takes away again; without batch
+    /// norm it always has one.
+    pub hidden_bias: bool,
     /// Batch norm after the last linear layer.
     pub output_norm: OutputNorm,
 }
@@ -19,6 +22,8 @@ pub struct MlpOpts {
 pub enum OutputNorm {
     /// Linear with bias.
     None,
+    /// Linear without bias.
+    NoBias,
     /// Linear without bias, batch norm with a scale but no offset.
     Scale,
     /// Linear without bias, batch norm with neither scale nor offset.
@@ -27,10 +32,23 @@ pub enum OutputNorm {
 
 impl MlpOpts {
     /// SimCLR's first released code: Linear - BN - ReLU - Linear - BN without offset, no biases.
-    pub const SIMCLR: MlpOpts = MlpOpts { hidden_norm: true, output_norm: OutputNorm::Scale };
+    pub const SIMCLR: MlpOpts = MlpOpts { hidden_norm: true, hidden_bias: false, output_norm: OutputNorm::Scale };
 
     /// SimCLR's paper: W2 relu(W1 h), here with biases.
-    pub const PAPER: MlpOpts = MlpOpts { hidden_norm: false, output_norm: OutputNorm::None };
+    pub const PAPER: MlpOpts = MlpOpts { hidden_norm: false, hidden_bias: true, output_norm: OutputNorm::None };
+
+    /// BYOL's projector and predictor (Grill et al. 2020): Linear with bias - BN - ReLU - Linear without bias.
+    pub const BYOL: MlpOpts = MlpOpts { hidden_norm: true, hidden_bias: true, output_norm: OutputNorm::NoBias };
+
+    /// Barlow Twins' projector of three layers (Zbontar et al. 2021): BN and ReLU between linear layers without biases.
+    pub const BARLOW_TWINS: MlpOpts =
+        MlpOpts { hidden_norm: true, hidden_bias: false, output_norm: OutputNorm::NoBias };
+
+    /// The projector of SwAV and DeepCluster-v2: Linear - BN - ReLU - Linear, both with bias.
+    pub const SWAV: MlpOpts = MlpOpts { hidden_norm: true, hidden_bias: true, output_norm: OutputNorm::None };
+
+    /// SimSiam's projector (Chen and He 2021): no biases, BN after every layer, the last with neither scale nor offset.
+    pub const SIMSIAM: MlpOpts = MlpOpts { hidden_norm: true, hidden_bias: false, output_norm: OutputNorm::Plain };
 }
 
 /// Linear layers with ReLU between them: `[n, sizes[0]]` to `[n, sizes[last]]`.
@@ -53,12 +71,16 @@ impl Mlp {
         let layer = |(i, pair): (usize, &[usize])| {
             let norm = match o.output_norm {
                 _ if i < last => o.hidden_norm.then(BatchNormOpts::default),
-                OutputNorm::None => None,
+                OutputNorm::None | OutputNorm::NoBias => None,
                 OutputNorm::Scale => Some(BatchNormOpts { offset: false, ..BatchNormOpts::default() }),
                 OutputNorm::Plain => Some(BatchNormOpts { scale: None, offset: false, ..BatchNormOpts::default() }),
             };
             let init = init.at(&i.to_string());
-            let linear = Linear::new(&init.at("linear"), pair[0], pair[1], norm.is_none())?;
+            let bias = match norm {
+                Some(_) => i < last && o.hidden_bias,
+                None => i < last || o.output_norm != OutputNorm::NoBias,
+            };
+            let linear = Linear::new(&init.at("linear"), pair[0], pair[1], bias)?;
             let norm = norm.map(|opts| BatchNorm::new(&init.at("bn"), pair[1], opts)).transpose()?;
             Ok((linear, norm))
         };
@@ -111,8 +133,16 @@ mod tests {
             ["0.linear.weight", "0.bn.weight", "0.bn.bias", "1.linear.weight", "1.bn.weight"]
         );
         assert_eq!(names(MlpOpts::PAPER), ["0.linear.weight", "0.linear.bias", "1.linear.weight", "1.linear.bias"]);
-        let plain = MlpOpts { hidden_norm: true, output_norm: OutputNorm::Plain };
-        assert_eq!(names(plain), ["0.linear.weight", "0.bn.weight", "0.bn.bias", "1.linear.weight"]);
+        let hidden = ["0.linear.weight", "0.bn.weight", "0.bn.bias", "1.linear.weight"];
+        assert_eq!(names(MlpOpts::SIMSIAM), hidden);
+        assert_eq!(names(MlpOpts::BARLOW_TWINS), hidden);
+    }
+
+    #[test]
+    fn byol_has_the_hidden_bias_alone() {
+        let hidden = ["0.linear.weight", "0.linear.bias", "0.bn.weight", "0.bn.bias", "1.linear.weight"];
+        assert_eq!(names(MlpOpts::BYOL), hidden);
+        assert_eq!(names(MlpOpts::SWAV), [&hidden[..], &["1.linear.bias"]].concat());
     }
 
     #[test]

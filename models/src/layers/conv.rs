@@ -15,8 +15,8 @@ pub struct Conv2dOpts {
     pub dilation: usize,
     /// Channel groups that do not mix.
     pub groups: usize,
-    /// Whether a bias is added.
-    pub bias: bool,
+    /// First values of the bias; `None` for no bias.
+    pub bias: Option<Fill>,
     /// First values of the weight.
     pub fill: Fill,
 }
@@ -24,7 +24,7 @@ pub struct Conv2dOpts {
 impl Default for Conv2dOpts {
     fn default() -> Conv2dOpts {
         let fill = Fill::KaimingNormal { fan: Fan::Out };
-        Conv2dOpts { stride: 1, padding: 0, dilation: 1, groups: 1, bias: false, fill }
+        Conv2dOpts { stride: 1, padding: 0, dilation: 1, groups: 1, bias: None, fill }
     }
 }
 
@@ -46,11 +46,9 @@ impl Conv2d {
             return Err(Error::new(ErrorKind::Shape, "conv2d", got).expected("groups that divide both"));
         }
         let shape = [kernel, kernel, inputs / o.groups, outputs];
-        let bound = 1.0 / ((shape[0] * shape[1] * shape[2]).max(1) as f64).sqrt();
-        let bias = || init.param("bias", Role::Bias, &[outputs], Fill::Uniform { bound });
         Ok(Conv2d {
             weight: init.param("weight", Role::Weight, &shape, o.fill)?,
-            bias: o.bias.then(bias).transpose()?,
+            bias: o.bias.map(|fill| init.param("bias", Role::Bias, &[outputs], fill)).transpose()?,
             geometry: ops::Conv2d {
                 stride: [o.stride; 2],
                 padding: [o.padding; 2],

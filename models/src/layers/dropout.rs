@@ -26,11 +26,16 @@ impl Dropout {
         }
         Ok(Dropout { p, path_key: philox::key_of_path(init.path()) })
     }
+
+    /// Whether a forward changes anything.
+    pub(super) fn drops(&self, cx: &Ctx) -> bool {
+        cx.is_train() && self.p != 0.0
+    }
 }
 
 impl Module for Dropout {
     fn forward(&self, x: &Tensor, cx: &Ctx) -> Result<Tensor> {
-        if !cx.is_train() || self.p == 0.0 {
+        if !self.drops(cx) {
             return Ok(x.clone());
         }
         let (seed, step, view) = cx.draw();
