@@ -54,7 +54,7 @@ pub struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    fn feed(&self) -> Result<Feed> {
+    pub(crate) fn feed(&self) -> Result<Feed> {
         let transform = parts::eval_transform(self.config)?;
         Ok(Feed { transform, batch: EVAL_BATCH, workers: self.workers, limit: usize::MAX })
     }
@@ -104,7 +104,8 @@ pub fn measure(
     if scope.linear {
         observer.phase("linear probe");
         let (train, test) = &features;
-        linear = Some(linear_probe(train, test, setting.labelled.classes(), &LinearProbe::default())?);
+        let probed = linear_probe(train, test, setting.labelled.classes(), &LinearProbe::default())?;
+        linear = Some(probed.accuracy);
     }
     if scope.baselines {
         observer.phase("the same encoder untrained");

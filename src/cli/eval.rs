@@ -3,14 +3,21 @@
 use std::path::PathBuf;
 
 use selfsame_engine::{Device, Error, ErrorKind, Result, TensorFile};
-use selfsame_methods::eval::Accuracy;
+use selfsame_methods::eval::classifier::Classified;
+use selfsame_methods::eval::features::Features;
+use selfsame_methods::eval::few_shot::{FewShot, few_shot};
+use selfsame_methods::eval::finetune::{FineTune, fine_tune};
 use selfsame_methods::eval::knn::{Knn, knn};
 use selfsame_methods::eval::linear::{LinearProbe, linear_probe};
+use selfsame_methods::eval::logistic::{Logistic, logistic_regression};
+use selfsame_methods::eval::subset::labelled_share;
+use selfsame_methods::eval::{Accuracy, collapse};
 use selfsame_methods::measure::Setting;
 use selfsame_methods::run::RunDir;
 use selfsame_methods::session::Labelled;
 use selfsame_methods::trainer::Plan;
 use selfsame_methods::{Config, Method, method, settings};
+use selfsame_models::backbones::Backbone;
 use selfsame_models::{Init, weights};
 use serde_json::json;
 
@@ -42,7 +49,78 @@ pub(crate) enum Protocol {
         /// Peak learning rate for a batch of 256
         #[arg(long, default_value_t = LinearProbe::default().lr)]
         lr: f64,
+        /// Share of the training labels that is used, class by class
+        #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+        labels: f64,
     },
+    /// Logistic regression on frozen features by L-BFGS, its penalty chosen on held-out training images
+    Logistic {
+        #[command(flatten)]
+        subject: Subject,
+        /// Penalties to choose from; a single one is taken as it is
+        #[arg(long, value_delimiter = ',', default_values_t = Logistic::default().penalties)]
+        penalties: Vec<f64>,
+        /// Share of the training labels that is used, class by class
+        #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+        labels: f64,
+    },
+    /// Encoder and classifier trained together
+    Finetune {
+        #[command(flatten)]
+        subject: Subject,
+        /// Passes over the training images
+        #[arg(long, default_value_t = FineTune::default().epochs)]
+        epochs: usize,
+        /// Peak learning rate for a batch of 256
+        #[arg(long, default_value_t = FineTune::default().lr)]
+        lr: f64,
+        /// Share of the training labels that is used, class by class
+        #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+        labels: f64,
+    },
+    /// Episodes of a few classes with a few examples each, classified by the nearest mean
+    FewShot {
+        #[command(flatten)]
+        subject: Subject,
+        /// Classes of an episode
+        #[arg(long, default_value_t = FewShot::default().ways)]
+        ways: usize,
+        /// Examples of each
+        #[arg(long, default_value_t = FewShot::default().shots)]
+        shots: usize,
+        /// Episodes
+        #[arg(long, default_value_t = FewShot::default().episodes)]
+        episodes: usize,
+    },
+    /// Spread of the test features: standard deviation, effective rank, uniformity
+    Geometry {
+        #[command(flatten)]
+        subject: Subject,
+    },
+}
+
+impl Protocol {
+    fn subject(&self) -> &Subject {
+        match self {
+            Protocol::Knn { subject, .. }
+            | Protocol::Linear { subject, .. }
+            | Protocol::Logistic { subject, .. }
+            | Protocol::Finetune { subject, .. }
+            | Protocol::FewShot { subject, .. }
+            | Protocol::Geometry { subject } => subject,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Protocol::Knn { .. } => "knn",
+            Protocol::Linear { .. } => "linear",
+            Protocol::Logistic { .. } => "logistic",
+            Protocol::Finetune { .. } => "finetune",
+            Protocol::FewShot { .. } => "few-shot",
+            Protocol::Geometry { .. } => "geometry",
+        }
+    }
 }
 
 /// What is measured, and on what.
@@ -68,7 +146,7 @@ pub(crate) struct Subject {
 }
 
 pub(crate) fn run(protocol: &Protocol, registry: &Registry, out: &mut Output) -> Result<Outcome> {
-    let (Protocol::Knn { subject, .. } | Protocol::Linear { subject, .. }) = protocol;
+    let subject = protocol.subject();
     let device = subject.compute.open()?;
     let weights = match (&subject.weights, &subject.run) {
         (Some(file), _) => file.clone(),
@@ -81,39 +159,106 @@ pub(crate) fn run(protocol: &Protocol, registry: &Registry, out: &mut Output) ->
         None => config.str("data")?,
     };
     let labelled = Labelled::open(data)?;
-    let classes = labelled.classes();
     let setting = Setting { labelled: &labelled, config: &config, device: &device, workers: subject.workers };
-    eprintln!("features of {} training and {} test images", labelled.train.len(), labelled.test.len());
-    let (train, test) = setting.features(method.encoder())?;
-    let (name, accuracy) = match *protocol {
-        Protocol::Knn { k, temperature, .. } => ("knn", knn(&train, &test, classes, &Knn { k, temperature })?),
-        Protocol::Linear { epochs, lr, .. } => {
-            let options = LinearProbe { epochs, lr, ..LinearProbe::default() };
-            ("linear", linear_probe(&train, &test, classes, &options)?)
-        }
-    };
-    show(name, &accuracy, labelled.test.classes(), data, subject.json, out)
+    let found = found(protocol, &setting, method.encoder())?;
+    show(protocol.name(), &found, labelled.test.classes(), data, subject.json, out)
 }
 
-fn show(
-    name: &str,
-    accuracy: &Accuracy,
-    classes: &[String],
-    data: &str,
-    json: bool,
-    out: &mut Output,
-) -> Result<Outcome> {
+fn found(protocol: &Protocol, setting: &Setting<'_>, encoder: &dyn Backbone) -> Result<Found> {
+    let classes = setting.labelled.classes();
+    let features = || {
+        let Labelled { train, test } = setting.labelled;
+        eprintln!("features of {} training and {} test images", train.len(), test.len());
+        setting.features(encoder)
+    };
+    // Features of the training images whose labels are used, and of the test images.
+    let share = |labels: f64| -> Result<(Features, Features)> {
+        let (train, test) = features()?;
+        let kept = labelled_share(train.labels()?, labels, 0)?;
+        Ok((train.of_images(&kept)?, test))
+    };
+    Ok(match protocol {
+        Protocol::Knn { k, temperature, .. } => {
+            let (train, test) = features()?;
+            let accuracy = knn(&train, &test, classes, &Knn { k: *k, temperature: *temperature })?;
+            Found { accuracy: Some(accuracy), figures: Vec::new() }
+        }
+        Protocol::Linear { epochs, lr, labels, .. } => {
+            let (train, test) = share(*labels)?;
+            let options = LinearProbe { epochs: *epochs, lr: *lr, ..LinearProbe::default() };
+            Found::classified(linear_probe(&train, &test, classes, &options)?)
+        }
+        Protocol::Logistic { penalties, labels, .. } => {
+            let (train, test) = share(*labels)?;
+            let options = Logistic { penalties: penalties.clone(), ..Logistic::default() };
+            let regressed = logistic_regression(&train, &test, classes, &options)?;
+            let mut found = Found::classified(regressed.classified);
+            found.figures.push(("penalty", regressed.penalty));
+            found
+        }
+        Protocol::Finetune { epochs, lr, labels, .. } => {
+            let options = FineTune { epochs: *epochs, lr: *lr, labels: *labels, ..FineTune::default() };
+            let mut progress = |epoch, loss| eprintln!("epoch {epoch} of {epochs}: loss {loss:.4}");
+            Found::classified(fine_tune(encoder, setting, &options, &mut progress)?)
+        }
+        Protocol::FewShot { ways, shots, episodes, .. } => {
+            let (train, test) = features()?;
+            let options = FewShot { ways: *ways, shots: *shots, episodes: *episodes, ..FewShot::default() };
+            let found = few_shot(&train, &test, &options)?;
+            Found { accuracy: None, figures: vec![("accuracy", found.mean), ("half_width", found.half_width)] }
+        }
+        Protocol::Geometry { .. } => {
+            let (_, test) = features()?;
+            let figures = vec![
+                ("std", collapse::embedding_std(&test.values)?),
+                ("effective_rank", collapse::effective_rank(&test.values)?),
+                ("uniformity", collapse::uniformity(&test.values)?),
+            ];
+            Found { accuracy: None, figures }
+        }
+    })
+}
+
+/// What a protocol found.
+struct Found {
+    /// By class.
+    accuracy: Option<Accuracy>,
+    /// More numbers, by name.
+    figures: Vec<(&'static str, f64)>,
+}
+
+impl Found {
+    fn classified(classified: Classified) -> Found {
+        let figures = vec![("calibration_error", classified.calibration_error)];
+        Found { accuracy: Some(classified.accuracy), figures }
+    }
+}
+
+fn show(name: &str, found: &Found, classes: &[String], data: &str, json: bool, out: &mut Output) -> Result<Outcome> {
+    let percent = |share: Option<f64>| share.map_or("-".to_string(), |share| format!("{:.1} %", 100.0 * share));
     if json {
-        let per_class: serde_json::Map<String, serde_json::Value> =
-            classes.iter().cloned().zip(accuracy.per_class.iter().map(|share| json!(share))).collect();
-        out.json(&json!({ "protocol": name, "data": data, "accuracy": accuracy.overall, "per_class": per_class }))?;
+        let mut object = serde_json::Map::from_iter([("protocol".into(), json!(name)), ("data".into(), json!(data))]);
+        if let Some(accuracy) = &found.accuracy {
+            let per_class: serde_json::Map<String, serde_json::Value> =
+                classes.iter().cloned().zip(accuracy.per_class.iter().map(|share| json!(share))).collect();
+            object.extend([("accuracy".into(), json!(accuracy.overall)), ("per_class".into(), per_class.into())]);
+        }
+        object.extend(found.figures.iter().map(|(key, value)| (key.to_string(), json!(value))));
+        out.json(&object.into())?;
         return Ok(Outcome::Done);
     }
-    let percent = |share: Option<f64>| share.map_or("-".to_string(), |share| format!("{:.1} %", 100.0 * share));
-    let rows: Vec<Vec<String>> =
-        classes.iter().zip(&accuracy.per_class).map(|(class, share)| vec![class.clone(), percent(*share)]).collect();
-    out.text(&table(&["class", "accuracy"], &[false, true], &rows))?;
-    out.text(&format!("{name} accuracy on {data}: {}", percent(Some(accuracy.overall))))?;
+    if let Some(accuracy) = &found.accuracy {
+        let rows: Vec<Vec<String>> = classes
+            .iter()
+            .zip(&accuracy.per_class)
+            .map(|(class, share)| vec![class.clone(), percent(*share)])
+            .collect();
+        out.text(&table(&["class", "accuracy"], &[false, true], &rows))?;
+        out.text(&format!("{name} accuracy on {data}: {}", percent(Some(accuracy.overall))))?;
+    }
+    for (key, value) in &found.figures {
+        out.text(&format!("{name} {key} on {data}: {value:.4}"))?;
+    }
     Ok(Outcome::Done)
 }
 

@@ -16,6 +16,18 @@ pub struct Features {
 }
 
 impl Features {
+    /// Those of some images, in that order.
+    ///
+    /// # Errors
+    /// `Config` for an image that is not there.
+    pub fn of_images(&self, images: &[usize]) -> Result<Features> {
+        let rows: Vec<i64> = images.iter().map(|image| *image as i64).collect();
+        let values =
+            ops::index_select(&self.values, 0, &Array::from_slice(&rows, &[rows.len()], self.values.device())?)?;
+        let labels = self.labels.as_ref().map(|labels| images.iter().map(|image| labels[*image]).collect());
+        Ok(Features { values, labels })
+    }
+
     /// Features with one label each; a single missing one makes the set unlabelled.
     pub fn new(values: Array, labels: Vec<Option<u32>>) -> Features {
         Features { values, labels: labels.into_iter().collect() }

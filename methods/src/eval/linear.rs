@@ -9,7 +9,7 @@ use selfsame_engine::{Array, DType, Device, Error, ErrorKind, Result, ops};
 use selfsame_kernels::math;
 use selfsame_kernels::philox::{Key, Purpose};
 
-use super::Accuracy;
+use super::classifier::{Classified, Classifier, Standardise, logits, one_hot};
 use super::features::Features;
 
 /// Options of the probe's training.
@@ -35,20 +35,19 @@ impl Default for LinearProbe {
     }
 }
 
-/// Trains on the `train` features and returns the accuracy on the `test` features.
+/// Trains on the `train` features and measures on the `test` features.
 ///
 /// # Errors
 /// `Config` when a set is unlabelled or the options are out of range; `Shape` when the features have different
 /// lengths.
-pub fn linear_probe(train: &Features, test: &Features, classes: usize, options: &LinearProbe) -> Result<Accuracy> {
+pub fn linear_probe(train: &Features, test: &Features, classes: usize, options: &LinearProbe) -> Result<Classified> {
     let [n, d] = train.values.dims()?;
     if options.epochs == 0 || options.batch == 0 || n == 0 {
         let got = format!("{} epochs of {n} images in batches of {}", options.epochs, options.batch);
         return Err(Error::new(ErrorKind::Config, "linear probe", got).expected("at least one of each"));
     }
     let device = train.values.device();
-    let labels: Vec<i64> = train.labels()?.iter().map(|&label| i64::from(label)).collect();
-    let target = ops::one_hot(&Array::from_slice(&labels, &[n], device)?, classes, DType::F32)?;
+    let target = one_hot(train, classes, DType::F32)?;
     let scaler = Standardise::fit(&train.values)?;
     let x = scaler.apply(&train.values)?;
 
@@ -74,13 +73,7 @@ pub fn linear_probe(train: &Features, test: &Features, classes: usize, options: 
             step += 1;
         }
     }
-    let scores = logits(&scaler.apply(&test.values)?, &weight.value, &bias.value)?;
-    let predictions: Vec<u32> = ops::argmax(&scores, 1)?.to_vec::<i64>()?.iter().map(|&class| class as u32).collect();
-    Accuracy::of(&predictions, test.labels()?, classes)
-}
-
-fn logits(x: &Array, weight: &Array, bias: &Array) -> Result<Array> {
-    ops::add(&ops::matmul(x, weight)?, bias)
+    Classifier { scaler, weight: weight.value, bias: bias.value }.measure(test)
 }
 
 /// A parameter under SGD with Nesterov momentum: v = mu v + g;  w = w - lr (g + mu v).
@@ -106,33 +99,6 @@ impl Learned {
     }
 }
 
-/// Shift and scale that give every training feature mean 0 and variance 1; constant features become 0.
-struct Standardise {
-    mean: Array,
-    scale: Array,
-}
-
-impl Standardise {
-    fn fit(features: &Array) -> Result<Standardise> {
-        let [n, d] = features.dims()?;
-        let values = features.to_vec::<f32>()?;
-        let (mut mean, mut scale) = (Vec::with_capacity(d), Vec::with_capacity(d));
-        for dimension in 0..d {
-            let column = || values.iter().skip(dimension).step_by(d).map(|&value| f64::from(value));
-            let average = column().sum::<f64>() / n as f64;
-            let variance = column().map(|value| (value - average) * (value - average)).sum::<f64>() / n as f64;
-            mean.push(average as f32);
-            scale.push(if variance > 1e-12 { (1.0 / variance.sqrt()) as f32 } else { 0.0 });
-        }
-        let row = |values: &[f32]| Array::from_slice(values, &[1, d], features.device());
-        Ok(Standardise { mean: row(&mean)?, scale: row(&scale)? })
-    }
-
-    fn apply(&self, features: &Array) -> Result<Array> {
-        ops::mul(&ops::sub(features, &self.mean)?, &self.scale)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,8 +119,8 @@ mod tests {
     fn separable_classes_are_separated() {
         let device = Device::cpu_with(1).unwrap();
         let options = LinearProbe { epochs: 20, batch: 16, ..LinearProbe::default() };
-        let accuracy = linear_probe(&circle(30, &device), &circle(10, &device), 3, &options).unwrap();
-        assert_eq!(accuracy.overall, 1.0);
+        let probed = linear_probe(&circle(30, &device), &circle(10, &device), 3, &options).unwrap();
+        assert_eq!(probed.accuracy.overall, 1.0);
     }
 
     #[test]
@@ -163,8 +129,8 @@ mod tests {
         let labels = (0..300).map(|i| Some(((i / 3) % 3) as u32)).collect();
         let train = Features::new(circle(100, &device).values, labels);
         let options = LinearProbe { epochs: 5, ..LinearProbe::default() };
-        let accuracy = linear_probe(&train, &circle(20, &device), 3, &options).unwrap();
-        assert!(accuracy.overall < 0.7, "{}", accuracy.overall);
+        let probed = linear_probe(&train, &circle(20, &device), 3, &options).unwrap();
+        assert!(probed.accuracy.overall < 0.7, "{probed:?}");
     }
 
     #[test]

@@ -1,14 +1,27 @@
 //! How good is an encoder: features, nearest neighbours, a linear probe, signs of collapse.
 //!
 //! - [`features`]: a data set through a frozen encoder, batch norm in evaluation mode, the last batch kept.
-//! - [`knn`] and [`linear`]: the two protocols of the literature on those features.
+//! - [`knn`], [`linear`] (SGD) and [`logistic`] (L-BFGS): the protocols of the literature on those features;
+//!   [`classifier`]: what the latter two train.
+//! - [`finetune`]: encoder and classifier together; [`subset`]: a share of the labels.
+//! - [`few_shot`]: episodes of a few classes with a few examples.
+//! - [`clustering`]: agreement of clusters with classes; [`calibration`]: of confidence with accuracy.
 //! - [`collapse`]: spread, effective rank, alignment, uniformity.
 
+mod assignment;
+pub mod calibration;
+pub mod classifier;
+pub mod clustering;
 pub mod collapse;
 pub mod features;
+pub mod few_shot;
+pub mod finetune;
 pub mod knn;
+mod lbfgs;
 pub mod linear;
+pub mod logistic;
 mod spectrum;
+pub mod subset;
 
 use selfsame_engine::{Error, ErrorKind, Result};
 

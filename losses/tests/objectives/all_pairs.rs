@@ -1,67 +1,15 @@
 //! What must hold of the losses over all pairs beside NT-Xent: identities of their papers, and their split over ranks.
 
+use crate::common::*;
 use selfsame_autograd::{Grads, Tensor};
-use selfsame_engine::{Array, Comm, DType, Device, ErrorKind, Result, ops};
-use selfsame_kernels::isa::Isa;
+use selfsame_engine::{Array, DType, ErrorKind, ops};
 use selfsame_kernels::math::Real;
-use selfsame_kernels::philox::{self, Key, Purpose};
 use selfsame_losses::{
     Clip, Coefficient, Form, HardNegatives, InfoNce, LOSSES, NtXent, Options, SigLip, SupCon, clip, clip_ranks,
     evaluate, find, hard_negatives, hard_negatives_ranks, info_nce, info_nce_ranks, nt_xent, nt_xent_masked,
     nt_xent_watched, siglip, siglip_ranks, supcon, supcon_ranks,
 };
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
-
-/// One for all: arrays of two devices do not mix.
-fn device() -> Device {
-    static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::cpu_with(1).unwrap());
-    DEVICE.clone()
-}
-
-fn random(rows: usize, d: usize, number: u64) -> Array {
-    let mut values = vec![0.0; rows * d];
-    philox::fill_normal(Isa::detect(), &Key::new(6, Purpose::Check).stream(number, 0, 0), 0, &mut values);
-    array(&values, &[rows, d])
-}
-
-fn array(values: &[f64], shape: &[usize]) -> Array {
-    Array::from_slice(values, shape, &device()).unwrap()
-}
-
-fn labels(values: &[i64]) -> Array {
-    Array::from_slice(values, &[values.len()], &device()).unwrap()
-}
-
-fn scalar(value: f64) -> Tensor {
-    Tensor::leaf(array(&[value], &[]))
-}
-
-/// Row i is `length` times the unit vector i % d.
-fn axes(rows: usize, d: usize, length: f64) -> Array {
-    array(&(0..rows * d).map(|i| if (i / d) % d == i % d { length } else { 0.0 }).collect::<Vec<_>>(), &[rows, d])
-}
-
-fn single() -> Arc<Comm> {
-    Arc::new(Comm::single())
-}
-
-fn value(loss: &Tensor) -> f64 {
-    loss.array().item().unwrap()
-}
-
-fn gradient(loss: &Tensor, of: &Tensor) -> Vec<f64> {
-    loss.backward().unwrap().get(of).unwrap().unwrap().to_vec().unwrap()
-}
-
-fn close(a: f64, b: f64) {
-    assert!((a - b).abs() <= 1e-12 * b.abs().max(1.0), "{a} and {b}");
-}
-
-fn all_close(a: &[f64], b: &[f64]) {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).for_each(|(a, b)| close(*a, *b));
-}
 
 #[test]
 fn known_values_of_the_registry_are_those_of_the_losses() {
@@ -293,60 +241,6 @@ fn numbers_for_the_log_are_those_of_the_matrix() {
     assert_eq!(nt_xent_watched(&a, &b, None, &materialised, &single()).unwrap_err().kind(), ErrorKind::Config);
 }
 
-/// What one rank does: the loss, and the leaves in question, first those with a row per image, then numbers.
-type Rank<'a> = &'a (dyn Fn(&[Array], Arc<Comm>) -> Result<(Tensor, Vec<Tensor>)> + Sync);
-
-/// The bits of the loss, of the gradients of rows in the order of all rows, and of the total gradients of numbers.
-fn split(inputs: &[Array], size: usize, run: Rank<'_>) -> Vec<Vec<u64>> {
-    let wide = |x: &Array| ops::cast(x, DType::F64).unwrap().to_vec::<f64>().unwrap();
-    let ranks: Vec<Vec<(bool, Vec<f64>)>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = Comm::emulated(size)
-            .unwrap()
-            .into_iter()
-            .map(|comm| {
-                scope.spawn(move || {
-                    let share = |x: &Array| {
-                        let n = x.shape()[0] / size;
-                        x.slice(0, comm.rank() * n, (comm.rank() + 1) * n).unwrap()
-                    };
-                    let local: Vec<Array> = inputs.iter().map(share).collect();
-                    let (loss, leaves) = run(&local, Arc::new(comm)).unwrap();
-                    let grads = loss.backward().unwrap();
-                    let mut results = vec![(false, wide(loss.array()))];
-                    for leaf in &leaves {
-                        results.push((leaf.rank() == 2, wide(&grads.get(leaf).unwrap().unwrap())));
-                    }
-                    results
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
-    assert!(ranks.iter().all(|rank| rank[0] == ranks[0][0]), "every rank has the same loss");
-    let bits = |values: Vec<f64>| values.into_iter().map(f64::to_bits).collect();
-    let mut merged = vec![bits(ranks[0][0].1.clone())];
-    for at in 1..ranks[0].len() {
-        let parts: Vec<&Vec<f64>> = ranks.iter().map(|rank| &rank[at].1).collect();
-        merged.push(bits(match ranks[0][at].0 {
-            true => parts.into_iter().flatten().copied().collect(),
-            false => vec![parts.iter().map(|part| part[0]).sum()],
-        }));
-    }
-    merged
-}
-
-fn expect_same_bits(name: &str, inputs: &[Array], run: Rank<'_>) {
-    for dtype in [DType::F64, DType::F32] {
-        let cast = |x: &Array| if x.dtype() == DType::I64 { Ok(x.clone()) } else { ops::cast(x, dtype) };
-        let inputs: Vec<Array> = inputs.iter().map(|x| cast(x).unwrap()).collect();
-        let one = split(&inputs, 1, run);
-        assert!(one.iter().flatten().any(|bits| f64::from_bits(*bits) != 0.0), "{name}");
-        for size in [2, 4] {
-            assert!(split(&inputs, size, run) == one, "{name}: other bits in {dtype} on {size} ranks");
-        }
-    }
-}
-
 #[test]
 fn losses_and_gradients_have_the_same_bits_on_any_number_of_ranks() {
     let (a, b) = (random(64, 8, 20), random(64, 8, 21));
@@ -358,33 +252,33 @@ fn losses_and_gradients_have_the_same_bits_on_any_number_of_ranks() {
     expect_same_bits("clip", &[a.clone(), b.clone()], &|x, comm| {
         let (a, b, scale) = (leaf(&x[0]), leaf(&x[1]), number(7.0, &x[0]));
         let o = Clip { scale: Coefficient::Learned(scale.clone()) };
-        Ok((clip_ranks(&a, &b, &o, &comm)?, vec![a, b, scale]))
+        Ok((clip_ranks(&a, &b, &o, &comm)?, vec![(true, a), (true, b), (false, scale)]))
     });
     expect_same_bits("siglip", &[a.clone(), b.clone()], &|x, comm| {
         let (a, b, scale, bias) = (leaf(&x[0]), leaf(&x[1]), number(7.0, &x[0]), number(-3.0, &x[0]));
         let o = SigLip { scale: Coefficient::Learned(scale.clone()), bias: Coefficient::Learned(bias.clone()) };
-        Ok((siglip_ranks(&a, &b, &o, &comm)?, vec![a, b, scale, bias]))
+        Ok((siglip_ranks(&a, &b, &o, &comm)?, vec![(true, a), (true, b), (false, scale), (false, bias)]))
     });
     expect_same_bits("hard_negatives", &[a.clone(), b.clone()], &|x, comm| {
         let (a, b) = (leaf(&x[0]), leaf(&x[1]));
         let o = HardNegatives { tau_plus: 0.01, ..HardNegatives::default() };
-        Ok((hard_negatives_ranks(&a, &b, &o, &comm)?, vec![a, b]))
+        Ok((hard_negatives_ranks(&a, &b, &o, &comm)?, local([a, b])))
     });
     expect_same_bits("supcon", &[a.clone(), ids.clone()], &|x, comm| {
         let z = leaf(&x[0]);
-        Ok((supcon_ranks(&z, &x[1], &SupCon::default(), &comm)?, vec![z]))
+        Ok((supcon_ranks(&z, &x[1], &SupCon::default(), &comm)?, local([z])))
     });
     let queue = random(70, 8, 22);
     expect_same_bits("info_nce", &[a.clone(), b.clone()], &|x, comm| {
         let queue = Tensor::constant(ops::cast(&queue, x[0].dtype())?);
         let q = leaf(&x[0]);
-        Ok((info_nce_ranks(&q, &leaf(&x[1]), &queue, &InfoNce::default(), &comm)?, vec![q]))
+        Ok((info_nce_ranks(&q, &leaf(&x[1]), &queue, &InfoNce::default(), &comm)?, local([q])))
     });
     expect_same_bits("nt_xent", &[a, b, ids], &|x, comm| {
         let (a, b) = (leaf(&x[0]), leaf(&x[1]));
         let (loss, contrast) = nt_xent_watched(&a, &b, Some(&x[2]), &NtXent::default(), &comm)?;
         // The numbers for the log ride along as factors of the loss.
         let watched = loss.scale(contrast.entropy)?.scale(1.0 + contrast.top1)?;
-        Ok((watched, vec![a, b]))
+        Ok((watched, local([a, b])))
     });
 }
