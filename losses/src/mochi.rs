@@ -175,6 +175,24 @@ fn mix(a: &Array, b: &Array, w: &Array) -> Result<Array> {
     Ok(ops::l2_normalize(&mixed, LEAST_NORM)?.0)
 }
 
+/// The share of queries `q` `[n, D]` whose key, that row of `k` `[n, D]`, is more similar than every one of `negatives`
+/// `[K, D]`: how far from solved the task is. All are normalised here.
+///
+/// # Errors
+/// `Shape` when shapes do not fit.
+pub fn proxy_accuracy(q: &Array, k: &Array, negatives: &Array) -> Result<f64> {
+    let unit = |x: &Array| Ok(ops::l2_normalize(x, LEAST_NORM)?.0);
+    let (q, k, negatives) = (unit(q)?, unit(k)?, unit(negatives)?);
+    let [n, _] = q.dims()?;
+    let positive = ops::sum(&ops::mul(&q, &k)?, &[1], false)?;
+    if negatives.shape()[0] == 0 || n == 0 {
+        return Ok(1.0);
+    }
+    let hardest = ops::max(&ops::matmul(&q, &negatives.transpose(0, 1)?)?, &[1], false)?;
+    let solved = ops::compare(ops::Compare::Gt, &positive, &hardest)?.to_vec::<bool>()?;
+    Ok(solved.iter().filter(|solved| **solved).count() as f64 / n as f64)
+}
+
 /// The entry in [`crate::LOSSES`].
 pub static SPEC: LossSpec = LossSpec {
     name: "mochi",

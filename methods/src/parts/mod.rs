@@ -1,11 +1,15 @@
 //! What methods are made of, and what configuration keys stand for: backbone, optimiser, learning rate here;
-//! [views](two_views), an encoder with its projector ([`Embedder`]), a momentum [`Teacher`].
+//! [views](two_views), an encoder with its projector ([`Embedder`]), a momentum [`Teacher`], and what the methods on
+//! MoCo share ([`MomentumContrast`]).
 
 mod embedder;
+mod momentum_contrast;
 mod teacher;
 mod views;
 
 pub use embedder::Embedder;
+pub use momentum_contrast::MomentumContrast;
+pub(crate) use momentum_contrast::{dtype, momentum_contrast_keys, unit};
 pub use teacher::Teacher;
 pub use views::{asymmetric_views, multi_crop, two_views};
 
@@ -96,6 +100,19 @@ pub fn learning_rate(config: &Config, steps: u64, steps_per_epoch: u64) -> Resul
     Ok(Schedule::WarmupCosine { start, peak, end, warmup: warmup.min(steps), total: steps })
 }
 
+/// The positive whole numbers that a text such as `50,100,200` lists.
+///
+/// # Errors
+/// `Config` unless it is one.
+pub fn numbers(config: &Config, key: &str) -> Result<Vec<usize>> {
+    let text = config.str(key)?;
+    let number = |part: &str| part.trim().parse().ok().filter(|n| *n > 0);
+    text.split(',').map(number).collect::<Option<Vec<usize>>>().ok_or_else(|| {
+        Error::new(ErrorKind::Config, format!("configuration key '{key}'"), format!("'{text}'"))
+            .expected("positive whole numbers with commas between them, such as 50,100,200")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,6 +161,19 @@ mod tests {
         }
         let refused = made(&["optimizer=lars", "lars_variant=barlow-twins", "nesterov=true"]);
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Config);
+    }
+
+    #[test]
+    fn lists_of_numbers_are_read() {
+        let list = |text: &str| {
+            let mut config = settings::defaults(&simclr::SPEC).unwrap();
+            config.declare("test", &format!("list = \"{text}\" # n\n")).unwrap();
+            numbers(&config, "list")
+        };
+        assert_eq!(list("50, 100,200").unwrap(), [50, 100, 200]);
+        for wrong in ["", "50,", "0", "a", "1.5", "-3"] {
+            assert_eq!(list(wrong).unwrap_err().kind(), ErrorKind::Config, "{wrong}");
+        }
     }
 
     #[test]
