@@ -30,7 +30,7 @@ use crate::sweep::Sweep;
 
 /// The registry's entry.
 pub static SPEC: MethodSpec = MethodSpec {
-    name: "false_negatives",
+    name: "false-negatives",
     paper: "arXiv:2106.03719",
     title: "Incremental False Negative Detection for Contrastive Learning",
     family: Family::Contrastive,

@@ -30,7 +30,7 @@ use crate::sweep::Sweep;
 
 /// The registry's entry.
 pub static SPEC: MethodSpec = MethodSpec {
-    name: "local_aggregation",
+    name: "local-aggregation",
     paper: "arXiv:1903.12355",
     title: "Local Aggregation for Unsupervised Learning of Visual Embeddings",
     family: Family::Clustering,

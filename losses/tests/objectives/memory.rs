@@ -1,30 +1,9 @@
 //! Queue, memory bank and k-means: what stays and what goes, and that the bits depend on neither threads nor ranks.
 
+use super::common::{array, device, labels, random};
 use selfsame_autograd::{Param, Role};
 use selfsame_engine::{Array, Comm, DType, Device, ErrorKind, ops};
-use selfsame_kernels::isa::Isa;
-use selfsame_kernels::philox::{self, Key, Purpose};
 use selfsame_losses::state::{Clustering, Empty, KMeans, MemoryBank, Metric, NewValues, Queue, Start, k_means};
-use std::sync::LazyLock;
-
-fn device() -> Device {
-    static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::cpu_with(1).unwrap());
-    DEVICE.clone()
-}
-
-fn array(values: &[f64], shape: &[usize]) -> Array {
-    Array::from_slice(values, shape, &device()).unwrap()
-}
-
-fn numbers(values: &[i64]) -> Array {
-    Array::from_slice(values, &[values.len()], &device()).unwrap()
-}
-
-fn random(rows: usize, d: usize, number: u64) -> Array {
-    let mut values = vec![0.0; rows * d];
-    philox::fill_normal(Isa::detect(), &Key::new(9, Purpose::Check).stream(number, 0, 0), 0, &mut values);
-    array(&values, &[rows, d])
-}
 
 fn f64s(x: &Array) -> Vec<f64> {
     x.to_vec().unwrap()
@@ -58,7 +37,7 @@ fn the_newest_keys_are_just_before_the_pointer_and_the_oldest_go_first() {
     assert_eq!(queue.images().unwrap().to_vec::<i64>().unwrap(), [Queue::NO_IMAGE; 12]);
     for step in 0..7 {
         let keys = random(4, 3, step);
-        let images = numbers(&[4, 5, 6, 7].map(|i| i + 10 * step as i64));
+        let images = labels(&[4, 5, 6, 7].map(|i| i + 10 * step as i64));
         let before = (f64s(queue.keys().array()), queue.pointer().unwrap());
         let values = queue.enqueue(&keys, Some(&images), &Comm::single()).unwrap();
         assert_eq!((f64s(queue.keys().array()), queue.pointer().unwrap()), before, "nothing is written before the end");
@@ -115,7 +94,7 @@ fn a_batch_that_does_not_divide_the_queue_is_refused() {
     let error = queue(12).enqueue(&random(5, 3, 0), None, &single).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert_eq!(queue(12).enqueue(&random(4, 2, 0), None, &single).unwrap_err().kind(), ErrorKind::Shape);
-    let images = numbers(&[1; 4]);
+    let images = labels(&[1; 4]);
     assert_eq!(queue(12).enqueue(&random(4, 3, 0), Some(&images), &single).unwrap_err().kind(), ErrorKind::Shape);
     assert!(queue(0).enqueue(&random(4, 3, 0), None, &single).unwrap().is_empty());
 }
@@ -138,7 +117,7 @@ fn a_bank_moves_the_rows_of_the_batch_alone() {
     let before = f64s(bank.rows().array());
     assert!(norms(bank.rows().array()).iter().all(|norm| (norm - 1.0).abs() < 1e-14));
     let v = ops::l2_normalize(&random(3, 3, 6), 1e-12).unwrap().0;
-    commit(bank.update(&numbers(&[7, 0, 4]), &v, 0.5, &Comm::single()).unwrap());
+    commit(bank.update(&labels(&[7, 0, 4]), &v, 0.5, &Comm::single()).unwrap());
     let after = f64s(bank.rows().array());
     let v = f64s(&v);
     for image in 0..10 {
@@ -157,11 +136,11 @@ fn a_bank_moves_the_rows_of_the_batch_alone() {
 fn the_last_vector_of_an_image_that_is_there_twice_counts() {
     let (twice, once) = (bank(), bank());
     let v = random(3, 3, 7);
-    commit(twice.update(&numbers(&[2, 5, 2]), &v, 0.25, &Comm::single()).unwrap());
-    commit(once.update(&numbers(&[5, 2]), &v.slice(0, 1, 3).unwrap(), 0.25, &Comm::single()).unwrap());
+    commit(twice.update(&labels(&[2, 5, 2]), &v, 0.25, &Comm::single()).unwrap());
+    commit(once.update(&labels(&[5, 2]), &v.slice(0, 1, 3).unwrap(), 0.25, &Comm::single()).unwrap());
     assert_eq!(f64s(twice.rows().array()), f64s(once.rows().array()));
     let refused = |images: &[i64], momentum| {
-        bank().update(&numbers(images), &random(images.len(), 3, 0), momentum, &Comm::single()).unwrap_err().kind()
+        bank().update(&labels(images), &random(images.len(), 3, 0), momentum, &Comm::single()).unwrap_err().kind()
     };
     assert_eq!(refused(&[10], 0.5), ErrorKind::Shape);
     assert_eq!(refused(&[-1], 0.5), ErrorKind::Shape);

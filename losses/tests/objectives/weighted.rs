@@ -1,0 +1,360 @@
+//! Contrasts with weights or similarities of their own: CACR, MACL, Bregman divergence.
+
+use super::common::{all_close, array, axes, close, gradient, gradients, labels, local, random, split, value};
+use selfsame_autograd::Tensor;
+use selfsame_engine::{Array, DType, ErrorKind, Result, ops};
+use selfsame_kernels::math::Real;
+use selfsame_losses::bregman::active_subnetworks;
+use selfsame_losses::macl::{Adaptation, Candidates};
+use selfsame_losses::{
+    Bregman, BregmanMargin, Cacr, InfoNce, Macl, NtXent, bregman, bregman_margin, bregman_ranks, cacr, cacr_ranks,
+    info_nce, macl, macl_queue, macl_queue_ranks, macl_ranks, nt_xent,
+};
+
+fn leaf(rows: usize, d: usize, number: u64) -> Tensor {
+    Tensor::leaf(random(rows, d, number))
+}
+
+/// Unit rows.
+fn units(x: &Tensor) -> Vec<Vec<f64>> {
+    let unit = ops::l2_normalize(x.array(), 1e-12).unwrap().0;
+    let d = unit.shape()[1];
+    unit.to_vec::<f64>().unwrap().chunks(d).map(<[f64]>::to_vec).collect()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn cost(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
+}
+
+/// Attraction and repulsion.
+fn parts(views: &[&Tensor], o: &Cacr) -> [f64; 2] {
+    let terms = cacr(views, o).unwrap();
+    close(value(&terms.loss), value(&terms.attraction) + value(&terms.repulsion));
+    [value(&terms.attraction), value(&terms.repulsion)]
+}
+
+#[test]
+fn of_two_views_the_attraction_is_alignment() {
+    let (a, b) = (leaf(7, 4, 0), leaf(7, 4, 1));
+    let mean = units(&a).iter().zip(&units(&b)).map(|(a, b)| cost(a, b)).sum::<f64>() / 7.0;
+    for t_plus in [0.0, 1.0, 50.0] {
+        close(parts(&[&a, &b], &Cacr { t_plus, ..Cacr::default() })[0], mean);
+    }
+}
+
+#[test]
+fn weights_go_from_the_mean_to_the_extreme() {
+    let views = [leaf(5, 4, 2), leaf(5, 4, 3), leaf(5, 4, 4)];
+    let (refs, z) = (views.iter().collect::<Vec<_>>(), views.iter().map(units).collect::<Vec<_>>());
+    let at = |t: f64| parts(&refs, &Cacr { t_plus: t, t_minus: t, ..Cacr::default() });
+    let (mut positives, mut negatives) = ([0.0; 2], [0.0; 2]);
+    for x in 0..3 {
+        for i in 0..5 {
+            let costs: Vec<f64> = (0..3).filter(|m| *m != x).map(|m| cost(&z[x][i], &z[m][i])).collect();
+            positives[0] += costs.iter().sum::<f64>() / 2.0 / 15.0;
+            positives[1] += costs.iter().copied().fold(0.0, f64::max) / 15.0;
+            for y in x + 1..3 {
+                let costs: Vec<f64> = (0..5).filter(|j| *j != i).map(|j| cost(&z[x][i], &z[y][j])).collect();
+                negatives[0] -= costs.iter().sum::<f64>() / 4.0 / 15.0;
+                negatives[1] -= costs.iter().copied().fold(f64::INFINITY, f64::min) / 15.0;
+            }
+        }
+    }
+    let [attraction, repulsion] = at(0.0);
+    close(attraction, positives[0]);
+    close(repulsion, negatives[0]);
+    // exp of a difference of costs times 1e4 is 0 for all but the extreme.
+    let [farthest, nearest] = at(1e4);
+    close(farthest, positives[1]);
+    close(nearest, negatives[1]);
+    for t in [0.5, 1.0, 3.0] {
+        let [attraction, repulsion] = at(t);
+        assert!(attraction >= positives[0] && repulsion >= negatives[0], "weighted means beside plain ones");
+    }
+}
+
+#[test]
+fn equal_embeddings_have_no_cost() {
+    let equal = Tensor::leaf(random(1, 4, 5).broadcast_to(&[6, 4]).unwrap());
+    let [attraction, repulsion] = parts(&[&equal, &equal, &equal], &Cacr::default());
+    assert!(attraction.abs() < 1e-14 && repulsion.abs() < 1e-14);
+}
+
+#[test]
+fn of_two_images_the_other_one_repels_alone() {
+    let (a, b) = (leaf(2, 4, 6), leaf(2, 4, 7));
+    let (u, v) = (units(&a), units(&b));
+    let mean = (cost(&u[0], &v[1]) + cost(&u[1], &v[0])) / 2.0;
+    for t_minus in [0.0, 1.0, 30.0] {
+        close(parts(&[&a, &b], &Cacr { t_minus, ..Cacr::default() })[1], -mean);
+    }
+    let rbf = parts(&[&a, &b], &Cacr { rbf: 1.5, beta: 2.0, ..Cacr::default() })[1];
+    let kernel = |c: f64| Real::exp(-1.5 * c);
+    close(rbf, 2.0 * Real::log((kernel(cost(&u[0], &v[1])) + kernel(cost(&u[1], &v[0]))) / 2.0));
+    let positive = (cost(&u[0], &v[0]) + cost(&u[1], &v[1])) / 2.0;
+    let debiased = parts(&[&a, &b], &Cacr { tau_plus: 0.1, ..Cacr::default() })[1];
+    close(debiased, (-mean - 0.1 * positive) / 0.9);
+}
+
+#[test]
+fn cacr_knows_neither_rotations_nor_the_order_of_images() {
+    let views = [random(6, 2, 8), random(6, 2, 9), random(6, 2, 10)];
+    let turn = array(&[0.6, 0.8, -0.8, 0.6], &[2, 2]);
+    let run = |change: &dyn Fn(&Array) -> Result<Array>| {
+        let changed: Vec<Tensor> = views.iter().map(|view| Tensor::leaf(change(view).unwrap())).collect();
+        parts(&changed.iter().collect::<Vec<_>>(), &Cacr::default())
+    };
+    let plain = run(&|x| Ok(x.clone()));
+    all_close(&run(&|x| ops::matmul(x, &turn)), &plain);
+    all_close(&run(&|x| ops::index_select(x, 0, &labels(&[3, 1, 5, 0, 2, 4]))), &plain);
+    // Views change places: the attraction has every view as query.
+    let back: Vec<Tensor> = views.iter().rev().cloned().map(Tensor::leaf).collect();
+    close(parts(&back.iter().collect::<Vec<_>>(), &Cacr::default())[0], plain[0]);
+}
+
+/// Of two views and two images all weights are 1, so that they have no gradient either way; of three they have.
+#[test]
+fn fixed_weights_change_the_gradient_and_not_the_value() {
+    let run = |n: usize, fixed_weights| {
+        let (a, b) = (leaf(n, 4, 11), leaf(n, 4, 12));
+        let loss = cacr(&[&a, &b], &Cacr { fixed_weights, ..Cacr::default() }).unwrap().loss;
+        (value(&loss), gradient(&loss, &a))
+    };
+    let (two, fixed) = (run(2, false), run(2, true));
+    all_close(&two.1, &fixed.1);
+    let (three, fixed) = (run(3, false), run(3, true));
+    assert_eq!(three.0, fixed.0);
+    assert!(three.1.iter().zip(&fixed.1).any(|(a, b)| (a - b).abs() > 1e-3));
+}
+
+#[test]
+fn cacr_wants_two_views_of_two_images() {
+    let x = leaf(4, 3, 0);
+    let one = leaf(1, 3, 0);
+    for views in [vec![&x], vec![&one, &one], vec![&x, &one]] {
+        assert_eq!(cacr(&views, &Cacr::default()).err().unwrap().kind(), ErrorKind::Shape);
+    }
+    let negative = Cacr { t_plus: -1.0, ..Cacr::default() };
+    assert_eq!(cacr(&[&x, &x], &negative).err().unwrap().kind(), ErrorKind::Config);
+}
+
+fn plain(candidates: Candidates) -> Macl {
+    let adaptation = Adaptation::Linear { alpha: 0.0, origin: 0.0 };
+    Macl { temperature: 0.2, adaptation, reweight: false, candidates }
+}
+
+#[test]
+fn without_adaptation_and_weights_macl_is_info_nce() {
+    let (q, k, queue) = (leaf(5, 4, 13), leaf(5, 4, 14), leaf(12, 4, 15));
+    let found = macl_queue(&q, &k, &queue, &plain(Candidates::OtherView)).unwrap();
+    let expected = info_nce(&q, &k, &queue, &InfoNce { temperature: 0.2 }).unwrap();
+    assert_eq!(value(&found.loss), value(&expected));
+    assert_eq!(gradient(&found.loss, &q), gradient(&expected, &q));
+
+    let pairs = macl(&q, &k, &plain(Candidates::BothViews)).unwrap();
+    let z = Tensor::concat(&[&q, &k], 0).unwrap();
+    let expected = nt_xent(&z, &NtXent { temperature: 0.2, ..NtXent::default() }).unwrap();
+    close(value(&pairs.loss), value(&expected));
+    all_close(&gradient(&pairs.loss, &q), &gradient(&expected, &q));
+}
+
+/// A queue of axes and a query on another axis: the gradient of q off its own direction is that of the logits.
+#[test]
+fn weights_undo_what_takes_the_gradient_away() {
+    for (n, tau) in [(2, 0.5), (6, 0.2)] {
+        let adaptation = Adaptation::Linear { alpha: 0.0, origin: 0.0 };
+        let o = Macl { temperature: tau, adaptation, reweight: true, candidates: Candidates::OtherView };
+        // q is orthogonal to key and queue, so that no gradient is lost along it.
+        let q = Tensor::leaf(axes(1, n + 1, 1.0));
+        let k = Tensor::constant(axes(n + 1, n + 1, 1.0).slice(0, 1, 2).unwrap());
+        let queue = Tensor::constant(axes(n + 1, n + 1, 1.0).slice(0, 2, n + 1).unwrap());
+        let slopes = gradient(&macl_queue(&q, &k, &queue, &o).unwrap().loss, &q);
+        close(slopes[1], -1.0 / tau);
+        close(slopes[2..].iter().sum(), 1.0 / tau);
+        let unweighted = Macl { reweight: false, ..o };
+        let slopes = gradient(&macl_queue(&q, &k, &queue, &unweighted).unwrap().loss, &q);
+        close(slopes[1], -(1.0 - 1.0 / n as f64) / tau);
+    }
+}
+
+#[test]
+fn equal_features_have_known_temperature_and_loss() {
+    let equal = Tensor::leaf(random(1, 4, 16).broadcast_to(&[6, 4]).unwrap());
+    let run = |adaptation| macl(&equal, &equal, &Macl { adaptation, ..Macl::default() }).unwrap();
+    let linear = run(Adaptation::Linear { alpha: 0.5, origin: 0.0 });
+    close(linear.alignment, 1.0);
+    close(linear.temperature, 0.1 * 1.5);
+    close(run(Adaptation::Exponential { base: 2.0 }).temperature, 0.2);
+    close(run(Adaptation::Linear { alpha: 0.5, origin: 0.4 }).temperature, 0.1 * 1.3);
+    close(value(&linear.loss), 6.0 / 5.0 * Real::log(6.0));
+    close(value(&linear.info_nce), Real::log(6.0));
+    // Never below a thousandth.
+    close(run(Adaptation::Linear { alpha: -5.0, origin: 0.0 }).temperature, 1e-3);
+}
+
+#[test]
+fn perfect_positives_of_orthogonal_images_follow_the_formula() {
+    let n = 6;
+    let z = Tensor::leaf(axes(n, n, 1.0));
+    let tau = 0.75;
+    let adaptation = Adaptation::Linear { alpha: 0.5, origin: 0.0 };
+    let o = Macl { temperature: 0.5, adaptation, ..Macl::default() };
+    let found = macl(&z, &z, &o).unwrap();
+    let p = 1.0 / (1.0 + (n - 1) as f64 * Real::exp(-1.0 / tau));
+    close(value(&found.loss), -Real::log(p) / (1.0 - p));
+    assert!(value(&found.loss) > value(&found.info_nce));
+}
+
+/// Against InfoNCE at the temperature found: each image's gradient times its weight.
+#[test]
+fn temperature_and_weights_have_no_gradient() {
+    let (q, k, queue) = (leaf(4, 3, 17), leaf(4, 3, 18), leaf(9, 3, 19));
+    let adaptation = Adaptation::Linear { alpha: 1.0, origin: -0.5 };
+    let o = Macl { temperature: 0.4, adaptation, ..Macl::default() };
+    let found = macl_queue(&q, &k, &queue, &o).unwrap();
+    let tau = found.temperature;
+    let slopes = gradient(&found.loss, &q);
+    let (uq, uk, un) = (units(&q), units(&k), units(&queue));
+    close(found.alignment, (0..4).map(|i| dot(&uq[i], &uk[i])).sum::<f64>() / 4.0);
+    for i in 0..4 {
+        let own = |x: &Tensor| Tensor::leaf(x.array().slice(0, i, i + 1).unwrap());
+        let (q, k) = (own(&q), own(&k));
+        let alone = info_nce(&q, &k, &queue, &InfoNce { temperature: tau }).unwrap();
+        let positive = Real::exp(dot(&uq[i], &uk[i]) / tau);
+        let negatives: f64 = un.iter().map(|n| Real::exp(dot(&uq[i], n) / tau)).sum();
+        let weight = 1.0 + positive / negatives;
+        let expected: Vec<f64> = gradient(&alone, &q).iter().map(|d| d * weight / 4.0).collect();
+        all_close(&slopes[3 * i..3 * i + 3], &expected);
+    }
+}
+
+#[test]
+fn weights_have_a_largest_value() {
+    // At 1e-3 the positive is e^1000 times as likely as the negatives.
+    let z = Tensor::leaf(axes(3, 3, 1.0));
+    let adaptation = Adaptation::Linear { alpha: 0.0, origin: 0.0 };
+    let found = macl(&z, &z, &Macl { temperature: 1e-3, adaptation, ..Macl::default() }).unwrap();
+    assert!(value(&found.loss).is_finite() && gradient(&found.loss, &z).iter().all(|d| d.is_finite()));
+    let one = leaf(1, 3, 0);
+    assert_eq!(macl(&one, &one, &Macl::default()).err().unwrap().kind(), ErrorKind::Shape);
+}
+
+const HALF: Bregman = Bregman { temperature: 0.5, sigma: 0.9 };
+
+#[test]
+fn one_subnetwork_or_one_winner_tells_nothing_apart() {
+    let dead = Real::log(11.0);
+    let one = leaf(12, 1, 20);
+    let loss = bregman(&one, &HALF).unwrap();
+    close(value(&loss), dead);
+    assert!(gradient(&loss, &one).iter().all(|d| *d == 0.0));
+    // The last of three is the largest by far for all.
+    let shift = array(&[0.0, 0.0, 50.0], &[3]);
+    let shared = Tensor::leaf(ops::add(&random(12, 3, 21), &shift).unwrap());
+    close(value(&bregman(&shared, &HALF).unwrap()), dead);
+    assert_eq!(active_subnetworks(shared.array(), 1).unwrap(), 1);
+    let two = array(&[1.0, 0.0, 1.0, 0.0, 0.0, 1.0], &[3, 2]);
+    assert_eq!((active_subnetworks(&two, 1).unwrap(), active_subnetworks(&two, 2).unwrap()), (2, 1));
+}
+
+#[test]
+fn a_number_added_to_a_row_changes_nothing() {
+    let f = random(12, 4, 22);
+    let by_row =
+        Array::from_slice(&(0..12).map(|i| 3.0 * f64::from(i) - 7.0).collect::<Vec<_>>(), &[12, 1], f.device());
+    let moved = ops::add(&f, &by_row.unwrap()).unwrap();
+    let run = |f: &Array| value(&bregman(&Tensor::leaf(f.clone()), &HALF).unwrap());
+    assert!((run(&f) - run(&moved)).abs() < 1e-11);
+    let by_column = ops::add(&f, &array(&[0.0, 1.0, -1.0, 0.5], &[4])).unwrap();
+    assert!((run(&f) - run(&by_column)).abs() > 1e-3);
+}
+
+#[test]
+fn the_width_goes_from_winners_alone_to_nothing() {
+    let f = leaf(8, 4, 23);
+    let wide = Bregman { sigma: 1e6, ..HALF };
+    assert!((value(&bregman(&f, &wide).unwrap()) - Real::log(7.0)).abs() < 1e-9);
+    // Two winners, in turn by image: partners share theirs, at S = 1 for 3 of the other 7 and 0 for 4.
+    let rows: Vec<f64> = (0..8).flat_map(|i| if i % 2 == 0 { [1.0, 0.0] } else { [0.0, 1.0] }).collect();
+    let narrow = Bregman { sigma: 1e-3, ..HALF };
+    let found = value(&bregman(&Tensor::leaf(array(&rows, &[8, 2])), &narrow).unwrap());
+    close(found, Real::log((3.0 * Real::exp(2.0) + 4.0) / Real::exp(2.0)));
+    // Each image has a winner of its own: the least value there is.
+    let least = value(&bregman(&Tensor::leaf(axes(8, 4, 1.0)), &narrow).unwrap());
+    close(least, Real::log(1.0 + 6.0 * Real::exp(-2.0)));
+}
+
+/// D_12 = max f_1 - f_1 at the winner of 2: rows' own values alone.
+#[test]
+fn the_divergence_takes_the_values_of_the_anchor() {
+    let f = Tensor::leaf(array(&[3.0, 1.0, 0.0, 2.0], &[2, 2]));
+    // Two views of one image: the only candidate is the partner, so the loss is 0, and the margin form shows D.
+    assert_eq!(value(&bregman(&f, &HALF).unwrap()), 0.0);
+    let loss = bregman_margin(&f, &labels(&[0, 1]), &BregmanMargin { margin: 0.0 }).unwrap();
+    // D_12 = 3 - 1, D_21 = 2 - 0; a view does not diverge from itself.
+    close(value(&loss), (2.0 + 2.0) / 2.0 / 2.0);
+    assert_eq!(gradient(&loss, &f), [0.25, -0.25, -0.25, 0.25]);
+    let with_margin = bregman_margin(&f, &labels(&[0, 1]), &BregmanMargin { margin: 1.0 }).unwrap();
+    close(value(&with_margin), (2.0 + 1.0 + 2.0 + 1.0) / 2.0 / 2.0);
+}
+
+/// Values have the same bits; what a row receives from the rows of other ranks is added within ranks first.
+#[test]
+fn ranks_share_weighted_contrasts() {
+    let (a, b, queue) = (random(64, 8, 24), random(64, 8, 25), random(70, 8, 26));
+    type Run<'a> = super::common::Rank<'a>;
+    let leaves = |x: &[Array]| [Tensor::leaf(x[0].clone()), Tensor::leaf(x[1].clone())];
+    let check = |name: &str, bits: bool, run: Run<'_>| {
+        for dtype in [DType::F64, DType::F32] {
+            let inputs = [&a, &b].map(|x| ops::cast(x, dtype).unwrap());
+            let one = split(&inputs, 1, run);
+            for size in [2, 4] {
+                let found = split(&inputs, size, run);
+                assert_eq!(found[0], one[0], "{name} on {size} ranks");
+                if bits {
+                    assert!(found == one, "{name}: other gradients on {size} ranks");
+                }
+                for (found, one) in found.iter().zip(&one).skip(1) {
+                    let largest = one.iter().map(|x| f64::from_bits(*x).abs()).fold(0.0, f64::max);
+                    // A thousand roundings.
+                    let tolerance = largest * if dtype == DType::F64 { 1e-13 } else { 6e-5 };
+                    let near = |(a, b): (&u64, &u64)| (f64::from_bits(*a) - f64::from_bits(*b)).abs() <= tolerance;
+                    assert!(found.iter().zip(one).all(near), "{name} in {dtype} on {size} ranks");
+                }
+            }
+        }
+    };
+    check("cacr", false, &|x, comm| {
+        let [a, b] = leaves(x);
+        Ok((cacr_ranks(&[&a, &b], &Cacr::default(), &comm)?.loss, local([a, b])))
+    });
+    check("macl", false, &|x, comm| {
+        let [a, b] = leaves(x);
+        Ok((macl_ranks(&a, &b, &Macl::default(), &comm)?.loss, local([a, b])))
+    });
+    check("macl of both views", true, &|x, comm| {
+        let [a, b] = leaves(x);
+        let o = Macl { candidates: Candidates::BothViews, ..Macl::default() };
+        Ok((macl_ranks(&a, &b, &o, &comm)?.loss, local([a, b])))
+    });
+    check("macl of a queue", true, &|x, comm| {
+        let [q, k] = leaves(x);
+        let queue = Tensor::constant(ops::cast(&queue, x[0].dtype())?);
+        Ok((macl_queue_ranks(&q, &k, &queue, &Macl::default(), &comm)?.loss, local([q])))
+    });
+    check("bregman", true, &|x, comm| {
+        let [a, b] = leaves(x);
+        Ok((bregman_ranks(&a, &b, &HALF, &comm)?, local([a, b])))
+    });
+}
+
+#[test]
+fn both_directions_have_gradients() {
+    let (a, b) = (leaf(5, 3, 27), leaf(5, 3, 28));
+    let [da, db] = gradients(&macl(&a, &b, &Macl::default()).unwrap().loss, [&a, &b]);
+    assert!(da.iter().chain(&db).all(|d| *d != 0.0));
+}
