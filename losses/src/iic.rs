@@ -31,22 +31,26 @@ const LEAST: f64 = f64::EPSILON;
 /// `Shape` unless both have one shape and rows; `Config` for a `lambda` that is not positive.
 #[track_caller]
 pub fn iic(x: &Tensor, y: &Tensor, lambda: f64) -> Result<Tensor> {
-    iic_ranks(x, y, lambda, &Arc::new(Comm::single()))
+    iic_ranks(x, std::slice::from_ref(y), lambda, &Arc::new(Comm::single()))
 }
 
-/// The loss of the pairs of all ranks, from this rank's; the same on every rank. This is not the mean of the ranks'
-/// losses.
+/// The loss of the pairs of all ranks, from this rank's: each image of `x` with its partner in each of `partners`, `[n, C]`
+/// all. The same on every rank, and not the mean of the ranks' losses.
 ///
 /// # Errors
-/// As for [`iic`]; `Numerics` when ranks differ in pairs, or when these are no multiple of 16 and there is more than
+/// As for [`iic`], and without partners; `Numerics` when ranks differ in pairs, or when these are no multiple of 16 and there is more than
 /// one rank; or as for [`Comm::exchange`].
 #[track_caller]
-pub fn iic_ranks(x: &Tensor, y: &Tensor, lambda: f64, comm: &Arc<Comm>) -> Result<Tensor> {
+pub fn iic_ranks(x: &Tensor, partners: &[Tensor], lambda: f64, comm: &Arc<Comm>) -> Result<Tensor> {
     if !is_weight(lambda) {
         return Err(Error::new(ErrorKind::Config, "iic", format!("lambda {lambda}")).expected(WEIGHTS));
     }
-    let batch = batch_of("iic", [x, y], comm)?;
-    let p = sample_products(x, y, batch.first, comm)?;
+    let Some((first, others)) = partners.split_first() else {
+        return Err(Error::new(ErrorKind::Shape, "iic", "no partners").expected("at least one for each image"));
+    };
+    let batch = batch_of("iic", partners.iter().chain([x]), comm)?;
+    let joint = |y: &Tensor| sample_products(x, y, batch.first, comm);
+    let p = others.iter().try_fold(joint(first)?, |p, y| p.add(&joint(y)?))?;
     let p = p.add(&p.transpose(0, 1)?)?;
     let p = p.div(&p.sum_all()?)?;
     let log_marginal = p.sum(&[1], true)?.clamp(LEAST, f64::MAX)?.log()?; // [C, 1]; symmetric: that of rows and of columns

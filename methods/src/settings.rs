@@ -41,6 +41,7 @@ momentum = 0.9          # of the optimiser; the first beta of adamw and lamb
 nesterov = false        # sgd, and lars where its variant offers it, look ahead along their momentum
 lars_variant = "simclr-classic" # form of lars, after the code that uses it: docs/lars.md
 trust = 0.001           # trust coefficient of lars
+excluded_lr = 1.0       # lars: factor on the rate of parameters without trust ratio, biases and norms
 weight_decay = 1e-4     # on weights; on biases and norms in those variants of lars alone that exclude none
 warmup_epochs = 5.0     # linear warm-up to the peak, per step
 warmup_from = 0.0       # where it begins, as a share of the peak

@@ -378,6 +378,17 @@ fn iic_is_bounded_and_does_not_tell_clusters_sides_or_pairs_apart() {
     }
     let x = leaf(&random(4, 3, 0));
     assert_eq!(iic(&x, &x, 0.0).unwrap_err().kind(), ErrorKind::Config);
+    assert_eq!(iic_ranks(&x, &[], 1.0, &single()).unwrap_err().kind(), ErrorKind::Shape);
+}
+
+#[test]
+fn several_partners_are_more_pairs() {
+    let (n, c) = (20, 4);
+    let p = |number| array(&softmax(&random(n, c, number), 0.5), &[n, c]);
+    let [x, y, z] = [74, 75, 76].map(p);
+    let both = iic_ranks(&leaf(&x), &[leaf(&y), leaf(&z)], 1.0, &single()).unwrap();
+    let twice = |a: &Array, b: &Array| leaf(&ops::concat(&[a, b], 0).unwrap());
+    close(value(&both), value(&iic(&twice(&x, &x), &twice(&y, &z), 1.0).unwrap()));
 }
 
 #[test]
@@ -405,9 +416,9 @@ fn ranks_do_not_change_a_bit() {
         let (a, b) = (leaf(&x[0]), leaf(&x[1]));
         Ok((carl_ranks(&a, &b, &Carl { temperature: 0.1, lambda: 1.0 }, &comm)?.loss, local([a, b])))
     });
-    expect_same_bits("iic", &x[..2], &|x, comm| {
-        let (a, b) = (leaf(&x[0]), leaf(&x[1]));
+    expect_same_bits("iic", &x, &|x, comm| {
+        let views = [leaf(&x[0]), leaf(&x[1]), leaf(&x[2])];
         let p = |x: &Tensor| x.scale(5.0)?.softmax();
-        Ok((iic_ranks(&p(&a)?, &p(&b)?, 1.5, &comm)?, local([a, b])))
+        Ok((iic_ranks(&p(&views[0])?, &[p(&views[1])?, p(&views[2])?], 1.5, &comm)?, local(views)))
     });
 }

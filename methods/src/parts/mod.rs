@@ -1,30 +1,77 @@
 //! What methods are made of, and what configuration keys stand for: backbone, optimiser, learning rate here;
-//! [views](two_views), an encoder with its projector ([`Embedder`]), a momentum [`Teacher`], and what the methods on
-//! MoCo share ([`MomentumContrast`]).
+//! [views](two_views) and [networks over them](each_view), an encoder with its projector ([`Embedder`]), a momentum
+//! [`Teacher`], [clusters of all images](ClusterHeads), and what the methods on MoCo share ([`MomentumContrast`]).
 
+mod cluster_heads;
+mod each_view;
 mod embedder;
 mod momentum_contrast;
+mod schedules;
 mod teacher;
 mod views;
+mod whiten;
 
+pub use cluster_heads::ClusterHeads;
+pub use each_view::{each_view, of_views};
 pub use embedder::Embedder;
 pub use momentum_contrast::MomentumContrast;
 pub(crate) use momentum_contrast::{dtype, momentum_contrast_keys, unit};
+pub use schedules::{epochs_in_steps, teacher_momentum};
 pub use teacher::Teacher;
-pub use views::{asymmetric_views, multi_crop, two_views};
+pub use views::{asymmetric_multi_crop, asymmetric_views, multi_crop, one_view, two_views};
+pub use whiten::whiten;
 
 use std::sync::Arc;
 
-use selfsame_autograd::ParamSet;
 use selfsame_autograd::optim::{AdamW, Lamb, LambOptions, Lars, LarsOptions, LarsVariant, Optimizer, Sgd};
 use selfsame_autograd::schedule::Schedule;
+use selfsame_autograd::{ParamSet, Tensor};
 use selfsame_data::Augment;
 use selfsame_data::augment::EvalTransform;
 use selfsame_engine::{Error, ErrorKind, Result};
+use selfsame_losses::Usage;
 use selfsame_models::Init;
 use selfsame_models::backbones::{self, Backbone, BackboneOpts};
 
 use crate::config::Config;
+use crate::method::Step;
+use crate::trainer::scalar;
+
+/// Lengths below this count as this when embeddings are normalised.
+pub const UNIT_EPS: f64 = 1e-12;
+
+/// The one element of a float tensor.
+///
+/// # Errors
+/// `Shape` when there are more.
+pub fn number(x: &Tensor) -> Result<f64> {
+    scalar(x.array())
+}
+
+/// The sum of losses; there is at least one.
+///
+/// # Errors
+/// `Config` when there is none.
+pub fn sum_of(losses: &[Tensor]) -> Result<Tensor> {
+    let Some((first, others)) = losses.split_first() else {
+        return Err(Error::new(ErrorKind::Config, "losses", "none").expected("at least one"));
+    };
+    others.iter().try_fold(first.clone(), |sum, loss| sum.add(loss))
+}
+
+/// The mean of losses; there is at least one.
+///
+/// # Errors
+/// `Config` when there is none.
+pub fn mean_of(losses: &[Tensor]) -> Result<Tensor> {
+    sum_of(losses)?.scale(1.0 / losses.len() as f64)
+}
+
+/// `step` with the use of prototypes for the log.
+#[must_use]
+pub fn log_usage(step: Step, usage: Usage) -> Step {
+    step.scalar("prototypes/used", usage.used).scalar("prototypes/entropy", usage.entropy)
+}
 
 /// The encoder that `backbone`, `stem`, `width`, `zero_init` and `bn_group` describe.
 ///
@@ -60,7 +107,9 @@ pub fn optimizer(config: &Config, params: &ParamSet) -> Result<Box<dyn Optimizer
         "lars" => {
             let variant = LarsOptions::of(LarsVariant::parse(config.str("lars_variant")?)?);
             let trust = config.positive("trust")?;
-            Box::new(Lars::new(params, LarsOptions { momentum, nesterov, weight_decay, trust, ..variant })?)
+            let excluded_lr = config.positive("excluded_lr")?;
+            let options = LarsOptions { momentum, nesterov, weight_decay, trust, excluded_lr, ..variant };
+            Box::new(Lars::new(params, options)?)
         }
         "adamw" => Box::new(AdamW::new(params, (momentum, 0.999), 1e-8, weight_decay)?),
         _ => {

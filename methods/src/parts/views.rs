@@ -14,6 +14,14 @@ const SOLARIZE_FROM: f32 = 0.5;
 /// The views of one batch, in order.
 type Views = Vec<Arc<dyn Augment>>;
 
+/// One view: DeepCluster, self-labelling.
+///
+/// # Errors
+/// `Config` for values out of range.
+pub fn one_view(config: &Config) -> Result<Views> {
+    Ok(vec![Arc::new(chain(config)?)])
+}
+
 /// Two views alike: SimCLR, MoCo, Barlow Twins' symmetric form.
 ///
 /// # Errors
@@ -40,15 +48,34 @@ pub fn asymmetric_views(config: &Config) -> Result<Views> {
 /// # Errors
 /// `Config` for values out of range, or a method that does not declare these keys.
 pub fn multi_crop(config: &Config) -> Result<Views> {
-    let mut small = chain(config)?;
-    small.crop.size = config.at_least("small_size", 8)?;
-    small.crop.area = (config.fraction("small_crop_min")? as f32, config.fraction("small_crop_max")? as f32);
+    let small = small_chain(config)?;
     let mut views: Views = Vec::new();
     for _ in 0..config.at_least("large_crops", 1)? {
         views.push(Arc::new(chain(config)?));
     }
     views.extend((0..config.usize("small_crops")?).map(|_| Arc::new(small) as Arc<dyn Augment>));
     Ok(views)
+}
+
+/// [`multi_crop`] in which every other large crop is blurred and solarised as in [`asymmetric_views`], and small ones are
+/// blurred with probability `small_blur` and never solarised: DINO, MIRA.
+///
+/// # Errors
+/// `Config` for values out of range, or a method that does not declare these keys.
+pub fn asymmetric_multi_crop(config: &Config) -> Result<Views> {
+    let pair = asymmetric_views(config)?;
+    let large = (0..config.at_least("large_crops", 1)?).map(|crop| Arc::clone(&pair[crop % 2]));
+    let small = SimclrAugment { blur: blur(config, "small_blur")?, solarize: None, ..small_chain(config)? };
+    let small = (0..config.usize("small_crops")?).map(|_| Arc::new(small) as Arc<dyn Augment>);
+    Ok(large.chain(small).collect())
+}
+
+/// The chain of small crops.
+fn small_chain(config: &Config) -> Result<SimclrAugment> {
+    let mut small = chain(config)?;
+    small.crop.size = config.at_least("small_size", 8)?;
+    small.crop.area = (config.fraction("small_crop_min")? as f32, config.fraction("small_crop_max")? as f32);
+    Ok(small)
 }
 
 /// The chain that the trainer's keys describe.

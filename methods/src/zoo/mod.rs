@@ -1,15 +1,27 @@
 //! The methods: one file each, one line each in [`METHODS`].
 
+pub mod barlow_twins;
 pub mod bregman;
+pub mod byol;
 pub mod cacr;
+pub mod carl;
+pub mod deepcluster;
+pub mod deepcluster_v2;
+pub mod dino;
+pub mod domain_agnostic_self_distillation;
 pub mod false_negatives;
+pub mod iic;
 pub mod local_aggregation;
 pub mod macl;
+pub mod mira;
 pub mod mochi;
 pub mod moco;
 pub mod pcl;
+pub mod relic_v2;
 pub mod scan;
+pub mod sela;
 pub mod simclr;
+pub mod swav;
 pub mod xmoco;
 
 use crate::method::MethodSpec;
@@ -17,6 +29,18 @@ use crate::method::MethodSpec;
 /// Every method, in the order of the table that `selfsame methods` prints.
 pub const METHODS: &[&MethodSpec] = &[
     &simclr::SPEC,
+    &byol::SPEC,
+    &swav::SPEC,
+    &barlow_twins::SPEC,
+    &dino::SPEC,
+    &deepcluster::SPEC,
+    &deepcluster_v2::SPEC,
+    &sela::SPEC,
+    &relic_v2::SPEC,
+    &carl::SPEC,
+    &mira::SPEC,
+    &iic::SPEC,
+    &domain_agnostic_self_distillation::SPEC,
     &moco::SPEC,
     &mochi::SPEC,
     &pcl::SPEC,
@@ -58,12 +82,32 @@ mod tests {
         assert_eq!(files, listed, "files of methods/src/zoo against METHODS");
     }
 
+    const SMALL: [&str; 10] = [
+        "zero_init=false",
+        "hidden=32",
+        "dim=16",
+        "bottleneck=16",
+        "outputs=24",
+        "prototypes=12",
+        "small_crops=1",
+        "small_size=8",
+        "clusters=4",
+        "turns=both",
+    ];
+
     /// A small configuration of `spec` for batches of `images`, and such a batch of noise.
     fn small(spec: &MethodSpec, images: usize, device: &Device) -> (Config, Plan, Views) {
         let mut config = settings::defaults(spec).unwrap();
         let batch = format!("batch={images}");
         for setting in ["backbone=resnet-small", "stem=small", "width=0.25", "size=16", "warmup_epochs=0", &batch] {
             config.apply_setting(setting).unwrap();
+        }
+        // Where the method has the key: narrow heads, few crops, and everything that learns in turns at once.
+        for setting in SMALL {
+            let key = setting.split('=').next().unwrap();
+            if config.entry(key).is_ok() {
+                config.apply_setting(setting).unwrap();
+            }
         }
         // Statistics groups that are whole in half a batch.
         if config.usize("bn_group").unwrap() > 16 {

@@ -1,0 +1,7 @@
+//! What a step and an epoch of a method change, and what they leave alone: teachers, prototypes, labels, heads.
+
+mod bench;
+mod clusters;
+mod prototypes;
+mod ranks;
+mod teachers;
