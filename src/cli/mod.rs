@@ -13,6 +13,7 @@
 //! ```
 
 mod bench;
+mod bits;
 mod compare;
 mod compute;
 mod data;
@@ -28,6 +29,7 @@ mod output;
 mod pretrain;
 mod profile;
 mod progress;
+mod replay;
 mod show;
 
 use std::process::ExitCode;
@@ -91,6 +93,8 @@ enum Command {
     Show(show::Args),
     /// Check backward passes against finite differences
     Gradcheck(gradcheck::Args),
+    /// Run a recorded run again and compare every step; names the first difference
+    Replay(replay::Args),
     /// Two runs side by side
     Compare(compare::Args),
     /// Where the time and memory of a method's steps, or of a loss, go
@@ -147,7 +151,8 @@ fn run(command: Command, registry: &Registry, out: &mut Output) -> Result<Outcom
         Command::Loss(args) => loss::run(&args, registry, out),
         Command::Show(args) => show::run(&args, registry, out),
         Command::Gradcheck(args) => gradcheck::run(&args, registry, out),
-        Command::Compare(args) => compare::run(&args, out),
+        Command::Replay(args) => replay::run(&args, registry, out),
+        Command::Compare(args) => compare::run(&args, registry, out),
         Command::Profile(args) => profile::run(&args, registry, out),
         Command::Bench(args) => bench::run(&args, registry, out),
         Command::Kernels(action) => kernels::run(&action, registry, out),
