@@ -29,7 +29,10 @@ fn record(op: impl Op, x: &[&Tensor], at: &'static Location<'static>) -> Result<
     let profiler = arrays.first().map(|x| x.device().profiler());
     let _span = profiler.map(|p| p.open_op(spec.name, false, None, || module_of(x.iter().filter_map(|x| x.origin()))));
     let mut saved = Saved::default();
-    let outputs = op.forward(&arrays, &mut saved)?;
+    let mut outputs = op.forward(&arrays, &mut saved)?;
+    if let Some(log) = arrays.first().and_then(|x| x.device().op_log()) {
+        log.forward(spec.name, module_of(x.iter().filter_map(|x| x.origin())), &mut outputs)?;
+    }
     if arrays.first().is_some_and(|x| x.device().checks_finite()) {
         outputs.iter().try_for_each(|y| expect_finite(spec.name, "forward", &arrays, y))?;
     }

@@ -108,6 +108,10 @@ impl Pass {
     fn step(&mut self, node: &Node, op: &dyn Op, saved: Saved, dy: Vec<Option<Array>>) -> Result<()> {
         let want: Vec<bool> = node.edges.iter().map(Option::is_some).collect();
         let dx = op.vjp(&saved, &dy, &want)?;
+        if let Some(log) = dy.iter().flatten().next().and_then(|dy| dy.device().op_log()) {
+            let module = module_of(node.edges.iter().flatten().map(|edge| &edge.origin));
+            log.backward(node.name, module, &dx.iter().flatten().flat_map(Cotangent::arrays).collect::<Vec<_>>())?;
+        }
         if let Some(dy) = dy.iter().flatten().find(|dy| dy.device().checks_finite()) {
             let mut made = dx.iter().flatten().flat_map(Cotangent::arrays);
             made.try_for_each(|d| expect_finite(node.name, "backward", &[dy], d))?;

@@ -3,25 +3,32 @@
 use crate::ops::operand::Operand;
 use crate::{Array, DType, Device, Element, Error, ErrorKind, Result, bf16, f16, with_dtype};
 use selfsame_kernels::math::Real;
+use std::ops::Range;
 
 /// Elements converted at once.
 const BLOCK: usize = 1 << 12;
 
 /// Element types that have a byte form.
-trait LittleEndian: Element {
+pub(crate) trait LittleEndian: Element {
     /// Appends the bytes of `values`.
     fn write(values: &[Self], bytes: &mut Vec<u8>);
     /// Reads as many elements as `out` has; `None` when the bytes are no value of the type.
     fn read(bytes: &[u8], out: &mut [Self]) -> Option<()>;
+    /// Whether any value is NaN.
+    fn has_nan(values: &[Self]) -> bool;
     /// The value with every NaN mapped to one.
     fn canonical(self) -> Self;
 }
 
 macro_rules! little_endian {
-    ($($type:ty: |$x:ident| $canonical:expr;)*) => {$(
+    ($($type:ty: |$x:ident| $nan:expr, $canonical:expr;)*) => {$(
         impl LittleEndian for $type {
             fn write(values: &[Self], bytes: &mut Vec<u8>) {
-                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+                let start = bytes.len();
+                bytes.resize(start + size_of_val(values), 0);
+                for (bytes, value) in bytes[start..].chunks_exact_mut(size_of::<Self>()).zip(values) {
+                    bytes.copy_from_slice(&value.to_le_bytes());
+                }
             }
 
             fn read(bytes: &[u8], out: &mut [Self]) -> Option<()> {
@@ -29,6 +36,11 @@ macro_rules! little_endian {
                     *out = <$type>::from_le_bytes(bytes.try_into().expect("chunks of the size of an element"));
                 }
                 Some(())
+            }
+
+            fn has_nan(values: &[Self]) -> bool {
+                // Without a branch, so that the loop is vectorised.
+                values.iter().fold(false, |found, &$x| found | $nan)
             }
 
             fn canonical(self) -> Self {
@@ -39,13 +51,13 @@ macro_rules! little_endian {
     )*};
 }
 little_endian! {
-    f32: |x| if x.is_nan() { <f32 as Real>::NAN } else { x };
-    f64: |x| if x.is_nan() { <f64 as Real>::NAN } else { x };
-    bf16: |x| if x.is_nan() { bf16::NAN } else { x };
-    f16: |x| if x.is_nan() { f16::NAN } else { x };
-    i32: |x| x;
-    i64: |x| x;
-    u8: |x| x;
+    f32: |x| x.is_nan(), if x.is_nan() { <f32 as Real>::NAN } else { x };
+    f64: |x| x.is_nan(), if x.is_nan() { <f64 as Real>::NAN } else { x };
+    bf16: |x| x.is_nan(), if x.is_nan() { bf16::NAN } else { x };
+    f16: |x| x.is_nan(), if x.is_nan() { f16::NAN } else { x };
+    i32: |_x| false, _x;
+    i64: |_x| false, _x;
+    u8: |_x| false, _x;
 }
 
 impl LittleEndian for bool {
@@ -64,6 +76,10 @@ impl LittleEndian for bool {
         Some(())
     }
 
+    fn has_nan(_: &[Self]) -> bool {
+        false
+    }
+
     fn canonical(self) -> Self {
         self
     }
@@ -71,14 +87,24 @@ impl LittleEndian for bool {
 
 /// Hands the bytes of `x`, elements in row-major order, to `sink` piece by piece; with `one_nan` every NaN has the
 /// same bytes.
-pub(crate) fn for_each_piece(x: &Array, one_nan: bool, mut sink: impl FnMut(&[u8])) -> Result<()> {
+pub(crate) fn for_each_piece(x: &Array, one_nan: bool, sink: impl FnMut(&[u8])) -> Result<()> {
+    for_each_piece_of(x, 0..x.numel(), one_nan, sink)
+}
+
+/// [`for_each_piece`] for the elements `range` alone.
+pub(crate) fn for_each_piece_of(
+    x: &Array,
+    range: Range<usize>,
+    one_nan: bool,
+    mut sink: impl FnMut(&[u8]),
+) -> Result<()> {
     with_dtype!(x.dtype(), T, {
         let operand = Operand::<T>::new(x, x.shape())?;
         let (mut scratch, mut canonical, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
-        for start in (0..x.numel()).step_by(BLOCK) {
-            let values = operand.read(start, BLOCK.min(x.numel() - start), &mut scratch);
+        for start in range.clone().step_by(BLOCK) {
+            let values = operand.read(start, BLOCK.min(range.end - start), &mut scratch);
             bytes.clear();
-            if one_nan {
+            if one_nan && T::has_nan(values) {
                 canonical.clear();
                 canonical.extend(values.iter().map(|value| value.canonical()));
                 T::write(&canonical, &mut bytes);

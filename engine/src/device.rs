@@ -3,6 +3,7 @@
 use crate::cpu::{CpuDevice, MemoryStats};
 use crate::gpu::GpuDevice;
 use crate::names::nearest;
+use crate::op_log::OpLog;
 use crate::profile::{MemoryLog, Owner};
 use crate::{Error, ErrorKind, Numerics, Result};
 use selfsame_kernels::host::{HostLauncher, Options};
@@ -152,6 +153,12 @@ impl Device {
     /// Whether operations check what they compute.
     pub fn checks_finite(&self) -> bool {
         self.host().checks_finite()
+    }
+
+    /// The log of operations, while one is being written.
+    #[inline]
+    pub fn op_log(&self) -> Option<&OpLog> {
+        Some(self.host().op_log()).filter(|log| log.is_on())
     }
 
     /// Whether both are handles to one device.

@@ -5,6 +5,7 @@
 //! - [`rows`]: reductions over samples, whose bits do not depend on how a batch is cut.
 //! - [`TensorFile`] and [`hash`]: arrays in files, and what identifies their content.
 //! - [`profile`]: what ran when, at what share of the machine's roof, and who holds the memory.
+//! - [`op_log`]: what every operation computed, as hashes.
 //! - [`comm`]: collectives between ranks, in canonical order.
 
 mod array;
@@ -12,6 +13,7 @@ mod bytes;
 pub mod comm;
 pub mod cpu;
 mod device;
+mod difference;
 mod dtype;
 mod error;
 pub mod gpu;
@@ -19,6 +21,7 @@ pub mod hash;
 mod layout;
 mod names;
 mod numerics;
+pub mod op_log;
 pub mod ops;
 pub mod profile;
 pub mod rows;
@@ -27,6 +30,7 @@ mod tensor_file;
 pub use array::Array;
 pub use comm::Comm;
 pub use device::Device;
+pub use difference::{Difference, first_difference};
 pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, Result};
 pub use half::{bf16, f16};

@@ -1,5 +1,6 @@
 //! What a run tells whoever watches it: a terminal, a log, a test.
 
+use crate::run::Fingerprint;
 use crate::trainer::{Plan, StepRecord};
 
 /// Receives news of a run, in the order in which things happen. Nothing it does reaches back into the run.
@@ -7,6 +8,21 @@ pub trait Observer {
     /// Training begins, `done` steps of the plan being done already.
     fn begin(&mut self, plan: &Plan, done: u64) {
         let _ = (plan, done);
+    }
+
+    /// Step `step`, of which the first is 1, is about to run.
+    fn before_step(&mut self, step: u64) {
+        let _ = step;
+    }
+
+    /// What a step computed, when it is recorded. Comes before [`Observer::step`] of that step.
+    fn fingerprint(&mut self, fingerprint: &Fingerprint) {
+        let _ = fingerprint;
+    }
+
+    /// Whether accuracy is to be measured along the way.
+    fn measures(&self) -> bool {
+        true
     }
 
     /// A step is done.

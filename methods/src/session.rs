@@ -17,11 +17,12 @@ use crate::eval::knn::{Knn, knn};
 use crate::hash::weights_hash;
 use crate::method::{MethodSpec, Views};
 use crate::observer::Observer;
-use crate::parts;
+use crate::record::Recorder;
 use crate::run::manifest::utc_now;
-use crate::run::{CheckpointStore, CreateMode, EventWriter, Manifest, MetricsWriter, RunDir, Session};
+use crate::run::{CheckpointStore, Configured, CreateMode, EventWriter, Manifest, MetricsWriter, RunDir, Session};
 use crate::sweep::Sweep;
 use crate::trainer::{Clock, Cut, Plan, StepRecord, Trainer, Watch};
+use crate::{parts, settings};
 
 /// What to run, where, on what.
 pub struct Pretrain {
@@ -72,9 +73,6 @@ pub struct Run {
     pub constants: Vec<(&'static str, f64)>,
 }
 
-/// Checkpoints that are kept.
-const KEEP: usize = 2;
-
 /// Images of an evaluation forward. Does not change a bit of the features.
 pub(crate) const EVAL_BATCH: usize = 128;
 
@@ -98,7 +96,7 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
     if mode == CreateMode::Resume {
         expect_same_configuration(&dir.read_config()?, &config)?;
     }
-    let mut store = dir.checkpoints(KEEP)?;
+    let mut store = dir.checkpoints(config.at_least("keep_checkpoints", 1)?)?;
     let mut manifest = first_manifest(&config, &*train, &device)?;
     if mode == CreateMode::Resume {
         let earlier = dir.read_manifest()?;
@@ -111,6 +109,7 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
                 .expected(format!("{}, as the run began", earlier.numerics))
                 .hint("their results differ: resume with the same --numerics"));
         }
+        manifest.configuration = earlier.configuration;
         manifest.sessions = earlier.sessions;
         restore(&mut trainer, &store, &mut warnings)?;
     }
@@ -119,10 +118,12 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
     dir.write_config(&config.table())?;
     dir.write_manifest(&manifest)?;
     let mut metrics = if mode == CreateMode::Resume { dir.resume_metrics(done)?.0 } else { dir.metrics()? };
+    let mut recorder = Recorder::open(&dir, &config, &trainer, mode == CreateMode::Resume, observer)?;
     let events = dir.events((mode == CreateMode::Resume).then_some(done))?;
     if done == 0 {
         // From here on there is always a good checkpoint to go back to.
         metrics.sync()?;
+        recorder.sync()?;
         store.save(0, &trainer.snapshot()?)?;
     }
 
@@ -137,6 +138,7 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
         watch: Watch::new(spec.facts, batch),
         store,
         log: Log { metrics, events },
+        recorder,
         train: Arc::clone(&train),
         labelled: labelled.clone(),
         warnings,
@@ -242,6 +244,7 @@ fn expect_same_configuration(own: &toml::Table, given: &Config) -> Result<()> {
         "local" => &["data", "recompute"],
         _ => &["data", "recompute", "micro_batch", "grad_cache"],
     };
+    let free = [free, &settings::RECORDING].concat();
     for entry in given.entries().iter().filter(|entry| !free.contains(&entry.key.as_str())) {
         if own.get(&entry.key) != Some(&entry.value) {
             let key = &entry.key;
@@ -258,6 +261,7 @@ fn first_manifest(config: &Config, train: &dyn Dataset, device: &Device) -> Resu
     Ok(Manifest {
         version: env!("CARGO_PKG_VERSION").to_string(),
         method: config.str("method")?.to_string(),
+        configuration: Configured::all(config),
         seed: config.usize("seed")? as u64,
         numerics: device.numerics().name().to_string(),
         data: config.str("data")?.to_string(),
@@ -297,6 +301,7 @@ struct Work {
     stop: Arc<AtomicBool>,
     store: CheckpointStore,
     log: Log,
+    recorder: Recorder,
     watch: Watch,
     warnings: Vec<String>,
 }
@@ -312,7 +317,8 @@ impl Work {
             }
             let finished = epoch + 1;
             let is_last = finished == self.plan.epochs;
-            if is_last || (self.eval_every > 0 && finished.is_multiple_of(self.eval_every)) {
+            let is_due = is_last || (self.eval_every > 0 && finished.is_multiple_of(self.eval_every));
+            if is_due && observer.measures() {
                 self.evaluate(finished, trainer, observer)?;
             }
             if is_last || finished.is_multiple_of(self.checkpoint_every) {
@@ -351,8 +357,12 @@ impl Work {
         loop {
             let mut clock = Clock::start();
             let Some(batch) = loader.next() else { return Ok(false) };
-            let views = to_views(&batch?, &self.device)?;
-            let record = trainer.step(&views, clock.lap())?;
+            let batch = batch?;
+            let views = to_views(&batch, &self.device)?;
+            self.recorder.before(trainer);
+            observer.before_step(trainer.steps_done() + 1);
+            let mut record = trainer.step(&views, clock.lap())?;
+            self.recorder.after((&batch.indices, &views), &mut record, &self.device, observer)?;
             self.log.step(&record)?;
             observer.step(&record);
             if let Some(text) = self.watch.see(record.loss) {
@@ -368,6 +378,7 @@ impl Work {
 
     fn save(&mut self, trainer: &Trainer) -> Result<()> {
         self.log.sync()?;
+        self.recorder.sync()?;
         self.store.save(trainer.steps_done(), &trainer.snapshot()?).map(drop)
     }
 
@@ -414,6 +425,9 @@ impl Log {
             ("memory/live", record.memory_live as f64),
             ("memory/peak", record.memory_peak as f64),
         ];
+        if times.fingerprint > Duration::ZERO {
+            values.push(("time/fingerprint", seconds(times.fingerprint)));
+        }
         values.extend(record.embedding_std.map(|value| ("embed/std", value)));
         values.extend(record.effective_rank.map(|value| ("embed/rank", value)));
         values.extend(record.scalars.iter().map(|(key, value)| (key.as_str(), *value)));
@@ -439,7 +453,6 @@ impl Log {
 mod tests {
     use super::*;
     use crate::observer::Silent;
-    use crate::settings;
     use crate::zoo::simclr;
 
     fn request(out: PathBuf, mode: CreateMode, threads: usize) -> Pretrain {

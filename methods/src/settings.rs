@@ -50,8 +50,14 @@ lr_end = 0.0            # where the cosine after it ends, as a share of the peak
 eval_every = 10         # epochs between kNN evaluations during training; 0: only at the end
 eval_images = 4096      # training images that these look for neighbours in
 checkpoint_every = 1    # epochs between checkpoints
+keep_checkpoints = 2    # newest good checkpoints that stay; a replay starts from the nearest
+fingerprints = "step"   # hashes of what was computed: off, step, gradients (of each parameter), operations (of each)
+fingerprint_every = 0   # steps between them; 0: every step, on a GPU every hundredth
 log_every = 10          # steps between log lines without a terminal, and between effective ranks
 "#;
+
+/// Keys that say what a run leaves behind, and change no bit of what it computes.
+pub(crate) const RECORDING: [&str; 3] = ["keep_checkpoints", "fingerprints", "fingerprint_every"];
 
 /// The configuration of `spec` before any file or setting: the trainer's defaults, overlaid by the method's.
 ///

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use selfsame_autograd::Tensor;
@@ -9,16 +10,27 @@ use selfsame_engine::cpu::CpuDevice;
 use selfsame_engine::{Array, Device, Result};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::philox::{Key, Purpose};
+use selfsame_methods::run::fingerprints::Digest;
 use selfsame_methods::trainer::{Plan, Trainer};
 use selfsame_methods::{Views, method, settings, weights_hash};
 use serde_json::json;
 
+use super::bits;
+use super::compute::Compute;
 use super::output::{Output, table};
 use super::{Outcome, Registry};
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Compare the hashes of every operation, loss and method with the table that the program carries
+    #[arg(long)]
+    bits: bool,
+    /// With --bits: write what this machine computes as such a table
+    #[arg(long, value_name = "FILE", requires = "bits")]
+    write: Option<PathBuf>,
+    #[command(flatten)]
+    compute: Compute,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -31,6 +43,9 @@ const DEVICES: [&str; 3] = ["cpu", "cuda:0", "simt"];
 const STEPS: usize = 2;
 
 pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<Outcome> {
+    if args.bits {
+        return golden_bits(args, registry, out);
+    }
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let isas: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
     let memory = memory_gib();
@@ -75,6 +90,43 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
         out.text(if agree { "all agree" } else { "they differ: please report this machine" })?;
     }
     Ok(if agree { Outcome::Done } else { Outcome::Difference })
+}
+
+/// The golden bits on the device asked for.
+fn golden_bits(args: &Args, registry: &Registry, out: &mut Output) -> Result<Outcome> {
+    let device = args.compute.open()?;
+    eprintln!("computing the bits of every operation, loss and method on {device:?}");
+    let entries = bits::entries(registry, &device)?;
+    if let Some(path) = &args.write {
+        bits::write(path, &entries)?;
+    }
+    let different = entries.iter().filter(|entry| entry.differs()).count();
+    let unknown = entries.iter().filter(|entry| entry.expected.is_none()).count();
+    let text = |digest: Option<Digest>| digest.map_or("-".to_string(), |digest| digest.to_string());
+    if args.json {
+        let rows: Vec<_> = entries
+            .iter()
+            .map(|entry| {
+                json!({
+                    "kind": entry.kind, "name": entry.name, "found": entry.found.to_string(),
+                    "expected": entry.expected.map(|digest| digest.to_string()),
+                })
+            })
+            .collect();
+        out.json(&json!({ "bits": rows, "different": different, "unknown": unknown }))?;
+    } else {
+        let rows: Vec<Vec<String>> = entries
+            .iter()
+            .filter(|entry| entry.expected != Some(entry.found))
+            .map(|entry| vec![entry.kind.into(), entry.name.into(), text(Some(entry.found)), text(entry.expected)])
+            .collect();
+        if !rows.is_empty() {
+            out.text(&table(&["kind", "name", "found", "expected"], &[false; 4], &rows))?;
+        }
+        let same = entries.len() - different - unknown;
+        out.text(&format!("{same} of {} hashes are those of the table, {different} differ", entries.len()))?;
+    }
+    Ok(if different == 0 { Outcome::Done } else { Outcome::Difference })
 }
 
 /// Hash of all weights after a few steps of a small SimCLR: convolutions, norms, loss and optimiser are all in it.

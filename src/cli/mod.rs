@@ -13,6 +13,7 @@
 //! ```
 
 mod bench;
+mod bits;
 mod compare;
 mod compute;
 mod data;
@@ -28,7 +29,9 @@ mod output;
 mod pretrain;
 mod profile;
 mod progress;
+mod replay;
 mod show;
+mod study;
 
 use std::process::ExitCode;
 
@@ -91,10 +94,14 @@ enum Command {
     Show(show::Args),
     /// Check backward passes against finite differences
     Gradcheck(gradcheck::Args),
+    /// Run a recorded run again and compare every step; names the first difference
+    Replay(replay::Args),
     /// Two runs side by side
     Compare(compare::Args),
     /// Where the time and memory of a method's steps, or of a loss, go
     Profile(profile::Args),
+    /// A recorded experiment over many runs: can be stopped and gone on with
+    Study(study::Args),
     /// Timings on this machine
     Bench(bench::Args),
     /// The GPU kernels: list, check, time, cost
@@ -147,8 +154,10 @@ fn run(command: Command, registry: &Registry, out: &mut Output) -> Result<Outcom
         Command::Loss(args) => loss::run(&args, registry, out),
         Command::Show(args) => show::run(&args, registry, out),
         Command::Gradcheck(args) => gradcheck::run(&args, registry, out),
-        Command::Compare(args) => compare::run(&args, out),
+        Command::Replay(args) => replay::run(&args, registry, out),
+        Command::Compare(args) => compare::run(&args, registry, out),
         Command::Profile(args) => profile::run(&args, registry, out),
+        Command::Study(args) => study::run(&args, registry, out),
         Command::Bench(args) => bench::run(&args, registry, out),
         Command::Kernels(action) => kernels::run(&action, registry, out),
         Command::Doctor(args) => doctor::run(&args, registry, out),

@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod commands;
+mod crash;
 mod profile;
+mod replay;
 mod runs;
 mod support;

@@ -14,6 +14,7 @@ pub use memory::{Block, MemoryPool, MemoryStats};
 pub(crate) use shelf::{Shelf, size_class};
 pub use workers::Workers;
 
+use crate::op_log::OpLog;
 use crate::profile::Profiler;
 use crate::{Error, ErrorKind, Result};
 use selfsame_kernels::isa::Isa;
@@ -31,6 +32,7 @@ struct Inner {
     memory: Arc<MemoryPool>,
     isa: Isa,
     finite_checks: Arc<AtomicBool>,
+    op_log: Arc<OpLog>,
     profiler: Arc<Profiler>,
 }
 
@@ -50,8 +52,8 @@ impl CpuDevice {
     pub fn with_isa(threads: usize, isa: Isa) -> Result<CpuDevice> {
         let (memory, profiler) = (Arc::new(MemoryPool::default()), Arc::new(Profiler::default()));
         let workers = Workers::new(threads, Arc::clone(&profiler))?;
-        let (scratch, finite_checks) = (Arc::default(), Arc::default());
-        Ok(CpuDevice(Arc::new(Inner { workers, scratch, memory, isa, finite_checks, profiler })))
+        let (scratch, finite_checks, op_log) = (Arc::default(), Arc::default(), Arc::default());
+        Ok(CpuDevice(Arc::new(Inner { workers, scratch, memory, isa, finite_checks, op_log, profiler })))
     }
 
     /// The same device for a rank: its memory and switches, with `threads` worker threads of the rank's own. What an
@@ -60,13 +62,14 @@ impl CpuDevice {
     /// # Errors
     /// As for [`CpuDevice::new`].
     pub fn share(&self, threads: usize) -> Result<CpuDevice> {
-        let Inner { scratch, memory, isa, finite_checks, profiler, .. } = &*self.0;
+        let Inner { scratch, memory, isa, finite_checks, op_log, profiler, .. } = &*self.0;
         Ok(CpuDevice(Arc::new(Inner {
             workers: Workers::new(threads, Arc::clone(profiler))?,
             scratch: Arc::clone(scratch),
             memory: Arc::clone(memory),
             isa: *isa,
             finite_checks: Arc::clone(finite_checks),
+            op_log: Arc::clone(op_log),
             profiler: Arc::clone(profiler),
         })))
     }
@@ -100,6 +103,12 @@ impl CpuDevice {
     /// Whether operations check what they compute.
     pub fn checks_finite(&self) -> bool {
         self.0.finite_checks.load(Ordering::Relaxed)
+    }
+
+    /// The log of operations; off unless begun.
+    #[inline]
+    pub fn op_log(&self) -> &OpLog {
+        &self.0.op_log
     }
 
     /// The profiler.

@@ -12,8 +12,29 @@ pub(super) const PARTIAL: &str = "partial";
 /// Replaces `path` by what `fill` writes. Readers see the old content or the new, never a mixture; on any
 /// error the old content stays and the temporary file is removed.
 pub(super) fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    write_through(path, fill, |partial| File::create(partial))
+}
+
+/// A file being written, as far as a crash-safe write needs one.
+trait Sink: Write {
+    /// Makes what was written durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+impl Sink for File {
+    fn sync(&self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+/// [`write_with`] on a temporary file that `open` gives.
+fn write_through<S: Sink>(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    open: impl FnOnce(&Path) -> io::Result<S>,
+) -> Result<()> {
     let partial = partial_path(path);
-    let written = fill_and_sync(&partial, fill).and_then(|()| fs::rename(&partial, path));
+    let written = open(&partial).and_then(|sink| fill_and_sync(sink, fill)).and_then(|()| fs::rename(&partial, path));
     if let Err(error) = written {
         // The first error is the one to report; a temporary file that cannot be removed either is ignored later.
         let _ = fs::remove_file(&partial);
@@ -49,10 +70,10 @@ fn partial_path(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn fill_and_sync(partial: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(partial)?);
+fn fill_and_sync(sink: impl Sink, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, sink);
     fill(&mut out)?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync()
 }
 
 /// A rename is durable only once the folder is.
@@ -83,6 +104,57 @@ mod tests {
         write(&path, b"second").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file may stay");
+    }
+
+    /// A disk that takes few bytes at a time, has room for so many, and may refuse to make them durable.
+    struct Disk {
+        file: File,
+        room: usize,
+        most: usize,
+        syncs: bool,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let len = bytes.len().min(self.most).min(self.room);
+            if len == 0 && !bytes.is_empty() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= len;
+            self.file.write(&bytes[..len])
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.file.flush()
+        }
+    }
+
+    impl Sink for Disk {
+        fn sync(&self) -> io::Result<()> {
+            if self.syncs { self.file.sync_all() } else { Err(io::Error::other("the device is gone")) }
+        }
+    }
+
+    #[test]
+    fn short_writes_are_completed_and_a_full_disk_keeps_the_old_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.bin");
+        let content: Vec<u8> = (0..3000u32).map(|i| (i * 7) as u8).collect();
+        let write_to = |room: usize, most: usize, syncs: bool| {
+            let open = |partial: &Path| Ok(Disk { file: File::create(partial)?, room, most, syncs });
+            write_through(&path, |out| content.chunks(97).try_for_each(|piece| out.write_all(piece)), open)
+        };
+        write(&path, b"good").unwrap();
+        for room in [0, 1, 96, 1500, 2999] {
+            let error = write_to(room, 13, true).unwrap_err();
+            assert!(error.sentence().contains("free some space"), "{}", error.sentence());
+            assert_eq!(fs::read(&path).unwrap(), b"good", "{room} bytes of room");
+        }
+        assert_eq!(write_to(3000, 13, false).unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(fs::read(&path).unwrap(), b"good", "what is not durable must not take its place");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file may stay");
+        write_to(3000, 1, true).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), content);
     }
 
     #[test]

@@ -48,6 +48,11 @@ impl CheckpointStore {
         Ok(CheckpointStore { folder, keep: keep.max(1), verified: BTreeSet::new() })
     }
 
+    /// The checkpoints in `folder`, to be read; without any when there is no such folder.
+    pub fn at(folder: impl Into<PathBuf>) -> CheckpointStore {
+        CheckpointStore { folder: folder.into(), keep: usize::MAX, verified: BTreeSet::new() }
+    }
+
     /// Saves `payload` as the checkpoint of `step` and returns its path.
     ///
     /// Errors: `Io`, `Corrupt` when the file does not read back as written. Older checkpoints are deleted only
@@ -149,9 +154,11 @@ impl CheckpointStore {
 
     /// Everything in the folder, in the order of names.
     fn entries(&self) -> Result<Vec<PathBuf>> {
-        let read = fs::read_dir(&self.folder).and_then(|entries| {
-            entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<PathBuf>>>()
-        });
+        let read = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<PathBuf>>>(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        };
         let mut paths = read.map_err(|error| Error::io(&self.folder, &error))?;
         paths.sort_unstable();
         Ok(paths)

@@ -5,6 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use selfsame_engine::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::config::{Config, Entry};
 
 /// The facts of a run that are not in its configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +16,9 @@ pub struct Manifest {
     pub version: String,
     /// Name of the method, as the registry has it.
     pub method: String,
+    /// The configuration that the run began with, every value with its source; empty in runs of earlier versions.
+    #[serde(default)]
+    pub configuration: Vec<Configured>,
     /// Seed of everything random.
     pub seed: u64,
     /// `strict` or `fast`.
@@ -27,6 +33,55 @@ pub struct Manifest {
     pub sessions: Vec<Session>,
 }
 
+/// One value of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configured {
+    /// The key.
+    pub key: String,
+    /// Its value, as TOML.
+    pub value: String,
+    /// Where the value came from: `defaults of trainer`, a file, `command line`.
+    pub source: String,
+}
+
+impl Configured {
+    /// Every value of `config`.
+    pub fn all(config: &Config) -> Vec<Configured> {
+        let one = |entry: &Entry| Configured {
+            key: entry.key.clone(),
+            value: entry.value.to_string(),
+            source: entry.source.to_string(),
+        };
+        config.entries().iter().map(one).collect()
+    }
+}
+
+/// What a program was built from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Build {
+    /// Version of this library.
+    pub version: String,
+    /// XXH3 of all sources of its crates, in hexadecimal.
+    pub source: String,
+    /// XXH3 of the kernels' PTX, in hexadecimal.
+    pub ptx: String,
+    /// The compiler, for example `rustc 1.89.0 (29483883e 2025-08-04)`.
+    pub compiler: String,
+}
+
+impl Build {
+    /// This program.
+    pub fn this() -> Build {
+        Build {
+            version: env!("CARGO_PKG_VERSION").into(),
+            source: env!("SELFSAME_SOURCE_HASH").into(),
+            ptx: format!("{:016x}", xxh3_64(selfsame_kernels::ptx::SM_80.as_bytes())),
+            compiler: env!("SELFSAME_COMPILER").into(),
+        }
+    }
+}
+
 /// One process that worked on a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
@@ -34,6 +89,9 @@ pub struct Session {
     pub command: Vec<String>,
     /// Training steps already done when it began.
     pub from_step: u64,
+    /// What it was built from; empty in runs of earlier versions.
+    #[serde(default)]
+    pub build: Build,
     /// Device name, for example `cpu`.
     pub device: String,
     /// Instruction set chosen at run time, for example `avx512`.
@@ -60,6 +118,7 @@ impl Session {
         Session {
             command: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
             from_step,
+            build: Build::this(),
             device: device.into(),
             isa: isa.into(),
             threads,
@@ -86,6 +145,9 @@ impl Manifest {
         rows.extend(self.weights_hash.clone().map(|hash| ("weights hash", hash)));
         if let Some(session) = self.sessions.last() {
             rows.extend([
+                ("compiler", session.build.compiler.clone()),
+                ("sources", session.build.source.clone()),
+                ("kernels' PTX", session.build.ptx.clone()),
                 ("device", session.device.clone()),
                 ("instruction set", session.isa.clone()),
                 ("threads", session.threads.to_string()),

@@ -3,32 +3,19 @@
 //! Keys are paths (`loss`, `grad/norm`, `eval/knn`, `time/data`). A number that is not finite is written as `null`,
 //! since JSON has no other word for it. Lines of the kind `{"step": 12, "warning": "..."}` carry text.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use selfsame_engine::{Error, ErrorKind, Result};
 use serde_json::{Map, Value};
 
-use super::atomic;
+use super::lines::{self, LineWriter, Trimmed};
+
+/// What a line should be, for errors.
+const LINE: &str = "a JSON object with a whole-number `step`";
 
 /// Appends lines to `metrics.jsonl`; each line is one write, so that a crash tears at most the last one.
 #[derive(Debug)]
-pub struct MetricsWriter {
-    path: PathBuf,
-    file: File,
-}
-
-/// What [`MetricsWriter::resume`] found and took out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Trimmed {
-    /// Lines that stayed.
-    pub kept: usize,
-    /// Whole lines of steps after the resumed one; they will be written again.
-    pub later: usize,
-    /// Whether the last line was torn by a crash.
-    pub torn: bool,
-}
+pub struct MetricsWriter(LineWriter);
 
 /// One line, read back.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,9 +33,7 @@ impl MetricsWriter {
     ///
     /// Errors: `Io`.
     pub fn create(path: impl Into<PathBuf>) -> Result<MetricsWriter> {
-        let path = path.into();
-        let file = File::create(&path).map_err(|error| atomic::write_error(&path, &error))?;
-        Ok(MetricsWriter { path, file })
+        LineWriter::create(path.into()).map(MetricsWriter)
     }
 
     /// Continues the file at `path` after `step` steps: drops a torn last line and the lines of later steps, so
@@ -56,20 +41,9 @@ impl MetricsWriter {
     ///
     /// Errors: `Io`, `Corrupt` when a line before the last is no metrics line.
     pub fn resume(path: impl Into<PathBuf>, step: u64) -> Result<(MetricsWriter, Trimmed)> {
-        let path = path.into();
-        let text = read_text(&path, true)?;
-        let (lines, torn) = parse(&path, &text)?;
-        let kept: Vec<&str> = lines.iter().filter(|(record, _)| record.step <= step).map(|&(_, line)| line).collect();
-        let trimmed = Trimmed { kept: kept.len(), later: lines.len() - kept.len(), torn };
-        if trimmed.later > 0 || torn {
-            atomic::write_with(&path, |out| kept.iter().try_for_each(|line| writeln!(out, "{line}")))?;
-        }
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)
-            .map_err(|error| atomic::write_error(&path, &error))?;
-        Ok((MetricsWriter { path, file }, trimmed))
+        let (writer, _, trimmed) =
+            LineWriter::resume(path.into(), LINE, parse_line, |record: &Record| record.step <= step)?;
+        Ok((MetricsWriter(writer), trimmed))
     }
 
     /// Writes one line of numbers. The key `step` is taken by the step itself and must not be among `values`.
@@ -99,12 +73,11 @@ impl MetricsWriter {
     ///
     /// Errors: `Io`.
     pub fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|error| atomic::write_error(&self.path, &error))
+        self.0.sync()
     }
 
     fn write_line(&mut self, line: Map<String, Value>) -> Result<()> {
-        let text = format!("{}\n", Value::Object(line));
-        self.file.write_all(text.as_bytes()).map_err(|error| atomic::write_error(&self.path, &error))
+        self.0.write(&Value::Object(line).to_string())
     }
 }
 
@@ -112,48 +85,13 @@ impl MetricsWriter {
 ///
 /// Errors: `Io`, `Corrupt` when a line before the last is no metrics line.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
-    let text = read_text(path, false)?;
-    Ok(parse(path, &text)?.0.into_iter().map(|(record, _)| record).collect())
+    lines::read_all(path, LINE, parse_line)
 }
 
 /// The points `[step, value]` of one key, in the order of the file.
 pub fn series(records: &[Record], key: &str) -> Vec<[f64; 2]> {
     let value_of = |record: &Record| record.values.iter().find(|(name, _)| name == key).map(|(_, value)| *value);
     records.iter().filter_map(|record| Some([record.step as f64, value_of(record)?])).collect()
-}
-
-fn read_text(path: &Path, missing_is_empty: bool) -> Result<String> {
-    match fs::read(path) {
-        // A crash may cut a multi-byte character; the torn line goes anyway.
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) if missing_is_empty && error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(Error::io(path, &error)),
-    }
-}
-
-/// The whole lines with their text, and whether a torn one followed.
-fn parse<'a>(path: &Path, text: &'a str) -> Result<(Vec<(Record, &'a str)>, bool)> {
-    let mut records = Vec::new();
-    let mut rest = text;
-    while let Some((line, after)) = rest.split_once('\n') {
-        match parse_line(line) {
-            Some(record) => records.push((record, line)),
-            // Blocks may reach the disk out of order: a torn end can even hold a line break.
-            None if after.is_empty() => return Ok((records, true)),
-            None => {
-                let number = records.len() + 1;
-                return Err(Error::new(
-                    ErrorKind::Corrupt,
-                    format!("{} line {number}", path.display()),
-                    line.chars().take(60).collect::<String>(),
-                )
-                .expected("a JSON object with a whole-number `step`")
-                .hint("delete that line to go on"));
-            }
-        }
-        rest = after;
-    }
-    Ok((records, !rest.is_empty()))
 }
 
 fn parse_line(line: &str) -> Option<Record> {
@@ -173,6 +111,7 @@ fn parse_line(line: &str) -> Option<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn file_of(steps: u64) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();

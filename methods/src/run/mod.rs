@@ -5,6 +5,7 @@
 //! | `config.toml` | the resolved configuration |
 //! | `manifest.json` | versions, device, seed, data checksum, commands ([`Manifest`]) |
 //! | `metrics.jsonl` | one object per line ([`MetricsWriter`]) |
+//! | `fingerprints.jsonl` | hashes of what every step computed ([`FingerprintWriter`]) |
 //! | `events.out.tfevents.*` | the same for TensorBoard ([`EventWriter`]) |
 //! | `checkpoints/` | atomic and checksummed ([`CheckpointStore`]) |
 //! | `encoder.safetensors` | the trained encoder |
@@ -14,6 +15,8 @@
 
 mod atomic;
 pub mod checkpoint_store;
+pub mod fingerprints;
+mod lines;
 pub mod manifest;
 pub mod metrics;
 pub mod report;
@@ -26,8 +29,10 @@ use std::path::{Path, PathBuf};
 use selfsame_engine::{Error, ErrorKind, Result};
 
 pub use checkpoint_store::{Checkpoint, CheckpointStore};
-pub use manifest::{Manifest, Session};
-pub use metrics::{MetricsWriter, Trimmed};
+pub use fingerprints::{Fingerprint, FingerprintWriter};
+pub use lines::Trimmed;
+pub use manifest::{Build, Configured, Manifest, Session};
+pub use metrics::MetricsWriter;
 pub use report::Report;
 pub use tensorboard::EventWriter;
 
@@ -56,6 +61,7 @@ pub struct RunDir {
 const CONFIG: &str = "config.toml";
 const MANIFEST: &str = "manifest.json";
 const METRICS: &str = "metrics.jsonl";
+const FINGERPRINTS: &str = "fingerprints.jsonl";
 const CHECKPOINTS: &str = "checkpoints";
 const ENCODER: &str = "encoder.safetensors";
 const REPORT: &str = "report.html";
@@ -173,6 +179,35 @@ impl RunDir {
         MetricsWriter::resume(self.metrics_path(), step)
     }
 
+    /// Where the resolved configuration is.
+    pub fn config_path(&self) -> PathBuf {
+        self.path.join(CONFIG)
+    }
+
+    /// Where the checkpoints are.
+    pub fn checkpoints_path(&self) -> PathBuf {
+        self.path.join(CHECKPOINTS)
+    }
+
+    /// Where the fingerprints are.
+    pub fn fingerprints_path(&self) -> PathBuf {
+        self.path.join(FINGERPRINTS)
+    }
+
+    /// The fingerprints of a new run.
+    ///
+    /// Errors: `Io`.
+    pub fn fingerprints(&self) -> Result<FingerprintWriter> {
+        FingerprintWriter::create(self.fingerprints_path())
+    }
+
+    /// The fingerprints of a run resumed after `step` steps.
+    ///
+    /// Errors: as [`FingerprintWriter::resume`].
+    pub fn resume_fingerprints(&self, step: u64) -> Result<FingerprintWriter> {
+        Ok(FingerprintWriter::resume(self.fingerprints_path(), step)?.0)
+    }
+
     /// The TensorBoard events of this process; see [`EventWriter::create`] for `resumed`.
     ///
     /// Errors: `Io`.
@@ -202,7 +237,7 @@ impl RunDir {
             let entry = entry.map_err(io_error)?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
-            let is_own = [CONFIG, MANIFEST, METRICS, ENCODER, REPORT].contains(&name)
+            let is_own = [CONFIG, MANIFEST, METRICS, FINGERPRINTS, ENCODER, REPORT].contains(&name)
                 || tensorboard::event_file_number(name).is_some();
             let path = entry.path();
             let removed = match name {
@@ -312,6 +347,7 @@ mod tests {
         let manifest = Manifest {
             version: "0.1.0".into(),
             method: "simclr".into(),
+            configuration: vec![],
             seed: u64::MAX,
             numerics: "strict".into(),
             data: "scenes".into(),

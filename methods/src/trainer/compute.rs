@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use selfsame_autograd::{GradSum, Grads, Tensor};
 use selfsame_engine::comm::Turn;
+use selfsame_engine::op_log::enter_lane;
 use selfsame_engine::profile::{Phase, PhaseScope};
 use selfsame_engine::{Array, Comm, Device, Error, ErrorKind, Result, ops};
 use selfsame_models::{Ctx, Updates};
@@ -297,7 +298,11 @@ fn on_threads<T: Send, R: Send>(items: Vec<T>, run: impl Fn(T) -> Result<R> + Sy
             .enumerate()
             .map(|(i, item)| {
                 let name = format!("selfsame-rank-{i}");
-                std::thread::Builder::new().name(name).spawn_scoped(scope, move || run(item))
+                let run = move || {
+                    enter_lane(i);
+                    run(item)
+                };
+                std::thread::Builder::new().name(name).spawn_scoped(scope, run)
             })
             .collect();
         let result = |thread: std::io::Result<std::thread::ScopedJoinHandle<'_, Result<R>>>| match thread {

@@ -3,6 +3,7 @@
 //! Data flows one way: views, the method's loss, backward, optimiser, buffer updates, after-step hooks. Nothing is
 //! written before the loss and every gradient are known to be finite, so a failed step leaves the last state intact.
 
+mod bits;
 mod compute;
 mod cut;
 mod diagnose;
@@ -23,8 +24,10 @@ use crate::config::Config;
 use crate::eval::collapse;
 use crate::method::{Method, MethodSpec, Views};
 use crate::parts;
+use crate::run::fingerprints::Detail;
 use crate::sweep::Sweep;
 
+pub use bits::StepBits;
 pub use cut::Cut;
 pub(crate) use watch::Watch;
 
@@ -45,6 +48,7 @@ pub struct Trainer {
     recompute: bool,
     rank_every: u64,
     images: usize,
+    detail: Detail,
     step: u64,
 }
 
@@ -93,12 +97,14 @@ pub struct Times {
     pub backward: Duration,
     /// Gradient norm, optimiser, buffers, hooks.
     pub optimizer: Duration,
+    /// Hashing what was computed.
+    pub fingerprint: Duration,
 }
 
 impl Times {
     /// All of it.
     pub fn total(&self) -> Duration {
-        self.data + self.forward + self.backward + self.optimizer
+        self.data + self.forward + self.backward + self.optimizer + self.fingerprint
     }
 }
 
@@ -127,6 +133,8 @@ pub struct StepRecord {
     pub memory_live: usize,
     /// The most that they have held.
     pub memory_peak: usize,
+    /// Hashes of the step, when they are wanted: see [`Trainer::set_fingerprints`].
+    pub bits: Option<StepBits>,
 }
 
 impl Trainer {
@@ -149,6 +157,7 @@ impl Trainer {
             shares: vec![device.clone()],
             cut: Cut::of(config, 1)?,
             images: plan.images,
+            detail: Detail::Off,
             step: 0,
             method,
             params,
@@ -196,6 +205,11 @@ impl Trainer {
         &self.params
     }
 
+    /// The device it computes on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Steps done.
     pub fn steps_done(&self) -> u64 {
         self.step
@@ -230,12 +244,14 @@ impl Trainer {
     /// state is then that before the step.
     pub fn step(&mut self, views: &Views, waited: Duration) -> Result<StepRecord> {
         let lr = self.rate.at(self.step);
-        let computed = match self.compute(views) {
+        let (computed, operations) = self.logged(|| self.compute(views));
+        let computed = match computed {
             Err(error) if error.kind() == ErrorKind::NonFinite => return Err(self.diagnose(views, &error.sentence())),
             result => result?,
         };
         let Computed { objective: Objective { loss, scalars, embeddings }, grads, updates, forward, backward } =
             computed;
+        let bits = self.gradient_bits(&grads)?;
         let mut clock = Clock::start();
         let phase = self.device.phase(Phase::Optimizer);
         let stats = match self.optimizer.step(&self.params, &grads, lr) {
@@ -249,9 +265,11 @@ impl Trainer {
         let optimizer = clock.lap();
         self.step += 1;
 
+        let bits = bits.map(|bits| self.with_state(bits, operations)).transpose()?;
+        let fingerprint = bits.as_ref().map_or(Duration::ZERO, |bits| bits.time);
         let embeddings = embeddings.as_ref();
         let ranked = embeddings.filter(|_| self.step == 1 || self.step.is_multiple_of(self.rank_every));
-        let times = Times { data: waited, forward, backward, optimizer };
+        let times = Times { data: waited, forward, backward, optimizer, fingerprint };
         let memory = self.device.memory();
         Ok(StepRecord {
             step: self.step,
@@ -265,6 +283,7 @@ impl Trainer {
             images_per_second: views.images() as f64 / times.total().as_secs_f64(),
             memory_live: memory.live,
             memory_peak: memory.peak,
+            bits,
         })
     }
 

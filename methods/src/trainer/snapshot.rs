@@ -50,7 +50,7 @@ impl Trainer {
     }
 
     /// Everything that a step changes, under names that keep model and optimiser apart.
-    fn state(&self) -> impl Iterator<Item = (String, &Param)> {
+    pub(super) fn state(&self) -> impl Iterator<Item = (String, &Param)> {
         let model = self.params.iter().map(|(path, param)| (format!("model/{path}"), param));
         model.chain(self.optimizer_state.iter().map(|(path, param)| (format!("optimizer/{path}"), param)))
     }

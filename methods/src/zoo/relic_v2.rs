@@ -27,7 +27,7 @@ use crate::parts::{self, Embedder, Teacher};
 
 /// The registry's entry.
 pub static SPEC: MethodSpec = MethodSpec {
-    name: "relic_v2",
+    name: "relic-v2",
     paper: "arXiv:2201.05119",
     title: "Pushing the Limits of Self-Supervised ResNets (ReLICv2); Invariant Causal Mechanisms (ReLIC)",
     family: Family::Contrastive,

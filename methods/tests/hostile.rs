@@ -1,0 +1,219 @@
+//! Hostile files: whatever the bytes of a checkpoint, tensor file, shard, configuration, manifest, metrics or
+//! fingerprint file are, reading them ends in a value or an error, without a panic and without an allocation that the
+//! size of the file does not justify.
+
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+use selfsame_data::{Split, open, shards};
+use selfsame_engine::{Array, DType, Device, TensorFile};
+use selfsame_methods::run::{
+    CheckpointStore, Fingerprint, FingerprintWriter, MetricsWriter, RunDir, fingerprints, metrics,
+};
+use selfsame_methods::{METHODS, settings};
+
+/// The largest allocation so far.
+static LARGEST: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator, with an eye on sizes.
+struct Watched;
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Watched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Watched = Watched;
+
+/// Far above what reading the small files of these tests needs (a buffer of a MiB), far below what a length read from a
+/// file could ask for.
+const BOUND: usize = 64 << 20;
+
+/// A damage to a file.
+#[derive(Clone, Debug)]
+enum Damage {
+    /// Other bytes altogether.
+    Replace(Vec<u8>),
+    /// Bytes written over those from a place on.
+    Overwrite(usize, Vec<u8>),
+    /// Bytes put in at a place.
+    Insert(usize, Vec<u8>),
+    /// The rest from a place on is gone.
+    Cut(usize),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    // Lengths that a parser might believe, beside any bytes.
+    let lengths = prop_oneof![Just(u64::MAX), Just(i64::MAX as u64), Just(1 << 40), Just(1 << 31), any::<u64>()];
+    let bytes = || {
+        let lengths = lengths.clone().prop_map(|length| length.to_le_bytes().to_vec());
+        prop_oneof![prop::collection::vec(any::<u8>(), 0..40), lengths]
+    };
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..200).prop_map(Damage::Replace),
+        (any::<usize>(), bytes()).prop_map(|(at, bytes)| Damage::Overwrite(at, bytes)),
+        (any::<usize>(), bytes()).prop_map(|(at, bytes)| Damage::Insert(at, bytes)),
+        any::<usize>().prop_map(Damage::Cut),
+    ]
+}
+
+impl Damage {
+    fn to(&self, good: &[u8]) -> Vec<u8> {
+        let mut bytes = good.to_vec();
+        let place = |at: &usize| at % (good.len() + 1);
+        match self {
+            Damage::Replace(other) => return other.clone(),
+            Damage::Overwrite(at, other) => {
+                for (byte, other) in bytes[place(at)..].iter_mut().zip(other) {
+                    *byte = *other;
+                }
+            }
+            Damage::Insert(at, other) => drop(bytes.splice(place(at)..place(at), other.iter().copied())),
+            Damage::Cut(at) => bytes.truncate(place(at)),
+        }
+        bytes
+    }
+}
+
+/// Writes the file `name`, damaged, and reads it; the outcome of reading is the reader's business.
+fn read_damaged(good: &[u8], damage: &Damage, name: &str, read: impl FnOnce(&Path)) -> Result<(), TestCaseError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    fs::create_dir_all(path.parent().expect("a file in the folder")).unwrap();
+    fs::write(&path, damage.to(good)).unwrap();
+    read(&path);
+    let largest = LARGEST.load(Ordering::Relaxed);
+    prop_assert!(largest < BOUND, "an allocation of {largest} bytes");
+    Ok(())
+}
+
+fn tensor_file() -> Vec<u8> {
+    let device = Device::cpu_with(1).unwrap();
+    let x = Array::from_slice(&[1.5f32, -2.0, 0.0, 7.0], &[2, 2], &device).unwrap();
+    let mask = Array::zeros(&[3], DType::Bool, &device).unwrap();
+    let metadata = [("step".to_string(), "7".to_string())].into();
+    TensorFile { tensors: [("x".into(), x), ("mask".into(), mask)].into(), metadata }.to_bytes().unwrap()
+}
+
+fn lines(write: impl FnOnce(PathBuf)) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lines");
+    write(path.clone());
+    fs::read(path).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tensor_files(damage in damage()) {
+        let device = Device::cpu_with(1).unwrap();
+        read_damaged(&tensor_file(), &damage, "x.safetensors", |path| drop(TensorFile::read(path, &device)))?;
+    }
+
+    #[test]
+    fn checkpoints(damage in damage()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = CheckpointStore::open(folder.path(), 1).unwrap().save(7, &tensor_file()).unwrap();
+        let good = fs::read(path).unwrap();
+        read_damaged(&good, &damage, "step-000000000007.ckpt", |path| {
+            let store = CheckpointStore::at(path.parent().expect("its folder"));
+            // What it accepts is what was saved.
+            if let Ok(checkpoint) = store.load(7) {
+                assert!(checkpoint.payload == tensor_file());
+            }
+            drop(store.latest());
+        })?;
+    }
+
+    #[test]
+    fn metrics_files(damage in damage()) {
+        let good = lines(|path| {
+            let mut writer = MetricsWriter::create(path).unwrap();
+            (1..4).for_each(|step| writer.write(step, &[("loss", 1.5), ("grad/norm", f64::NAN)]).unwrap());
+            writer.warn(3, "a text").unwrap();
+        });
+        read_damaged(&good, &damage, "metrics.jsonl", |path| {
+            drop(metrics::read(path));
+            if MetricsWriter::resume(path, 2).is_ok() {
+                assert!(metrics::read(path).unwrap().iter().all(|record| record.step <= 2));
+            }
+        })?;
+    }
+
+    #[test]
+    fn fingerprint_files(damage in damage()) {
+        let good = lines(|path| {
+            let mut writer = FingerprintWriter::create(path).unwrap();
+            writer.write(Fingerprint::first(0, fingerprints::Digest(1))).unwrap();
+            for step in 1..4 {
+                let work = Some(fingerprints::Work::default());
+                writer.write(Fingerprint { step, work, ..Fingerprint::default() }).unwrap();
+            }
+        });
+        read_damaged(&good, &damage, "fingerprints.jsonl", |path| {
+            drop(fingerprints::read(path));
+            drop(FingerprintWriter::resume(path, 2));
+        })?;
+    }
+
+    #[test]
+    fn run_directories(damage in damage(), which in 0..2usize) {
+        let config = settings::defaults(METHODS[0]).unwrap().table().to_string();
+        let manifest = r#"{"version":"0.1.0","method":"simclr","seed":1,"numerics":"strict","data":"scenes",
+            "data_checksum":null,"weights_hash":null,"sessions":[]}"#;
+        let (name, good) = [("config.toml", config.as_str()), ("manifest.json", manifest)][which];
+        read_damaged(good.as_bytes(), &damage, name, |path| {
+            drop(settings::resolve(METHODS[0], Some(path), &[]));
+            let folder = path.parent().expect("its folder");
+            let config = folder.join("config.toml");
+            if !config.exists() {
+                fs::write(config, "").unwrap();
+            }
+            let dir = RunDir::open(folder).unwrap();
+            drop((dir.read_config(), dir.read_manifest()));
+            drop(selfsame_methods::replay::Recorded::open(folder, METHODS));
+        })?;
+    }
+
+    /// The checksum is made to hold again, so that the index itself is what is parsed.
+    #[test]
+    fn shards_whose_checksum_holds(damage in damage(), is_index in any::<bool>()) {
+        let folder = tempfile::tempdir().unwrap();
+        let packed = shards::pack(&*open("scenes:train=3,test=1", Split::Train).unwrap(), folder.path(), 8).unwrap();
+        let good = fs::read(&packed[0]).unwrap();
+        let pixels = u64::from_le_bytes(good[12..20].try_into().unwrap()) as usize;
+        let from = if is_index { 36 + pixels } else { 0 };
+        let mut bytes = good[..from].to_vec();
+        bytes.extend(damage.to(&good[from..]));
+        if bytes.len() >= 36 {
+            let index = bytes.len().saturating_sub(36 + pixels) as u64;
+            bytes[20..28].copy_from_slice(&index.to_le_bytes());
+            let sum = xxhash_rust::xxh3::xxh3_64(&bytes[36..]);
+            bytes[28..36].copy_from_slice(&sum.to_le_bytes());
+        }
+        fs::write(&packed[0], bytes).unwrap();
+        let spec = format!("shards:{}", folder.path().display());
+        if let Ok(data) = open(&spec, Split::Train) {
+            (0..data.len().min(9)).for_each(|image| drop(data.get(image)));
+            drop(data.get(data.len()));
+        }
+        let largest = LARGEST.load(Ordering::Relaxed);
+        prop_assert!(largest < BOUND, "an allocation of {largest} bytes");
+    }
+}

@@ -1,0 +1,145 @@
+//! `selfsame study methods`: every method on the built-in data with one small backbone and about the same compute, with
+//! the ablations that its paper names; a page of results.
+//!
+//! - [`arms`]: what is trained, and what is expected of it.
+//! - [`row`]: the result of one arm, kept under a key of all that it depends on.
+//! - [`page`]: the results as a page.
+
+mod arms;
+mod page;
+mod row;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use selfsame_engine::{Error, ErrorKind, Result, nearest};
+use selfsame_methods::measure::Scope;
+use selfsame_methods::run::{CreateMode, RunDir};
+use selfsame_methods::{Config, Pretrain, method, settings, train_and_report};
+
+use super::compute::Compute;
+use super::interrupt;
+use super::output::Output;
+use super::pretrain::stopped;
+use super::progress::Progress;
+use super::{Outcome, Registry};
+use arms::{ARMS, Arm};
+use row::{Key, Row};
+
+/// Arguments of `study`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The study; `methods` is there
+    #[arg(value_parser = ["methods"])]
+    name: String,
+    /// Only these arms
+    #[arg(long, value_delimiter = ',', value_name = "ARM,ARM,...")]
+    arms: Vec<String>,
+    /// Folder of the runs and their results; what is there and not out of date is not run again
+    #[arg(long, default_value = "runs/study", value_name = "DIR")]
+    out: PathBuf,
+    /// Write the page there, from all results so far
+    #[arg(long, value_name = "FILE.md")]
+    page: Option<PathBuf>,
+    /// Say what would run, and run nothing
+    #[arg(long)]
+    plan: bool,
+    /// Change one value in every arm; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<Outcome> {
+    let chosen = chosen(&args.arms)?;
+    let mut rows = Vec::new();
+    for (arm, seed) in chosen {
+        let config = arm_config(arm, seed, &args.settings, registry)?;
+        let key = Key::of(&config);
+        let folder = args.out.join(format!("{}-{seed}", arm.name));
+        let known = Row::read(&folder)?;
+        let fresh = known.as_ref().is_some_and(|row| row.key == key);
+        if args.plan {
+            let state = match (&known, fresh) {
+                (_, true) => "done",
+                (Some(_), false) => "out of date",
+                (None, _) => "to do",
+            };
+            out.text(&format!("{:<40} seed {seed}  {state}", arm.name))?;
+        } else if !fresh {
+            out.text(&format!("{} seed {seed}", arm.name))?;
+            trained(arm, seed, config, &folder, args, registry)?.write(&folder)?;
+        }
+        if let Some(row) = Row::read(&folder)? {
+            rows.push((arm, row.key == key, row));
+        }
+    }
+    let page = page::page(&rows);
+    match &args.page {
+        Some(path) => std::fs::write(path, page)
+            .map_err(|error| Error::new(ErrorKind::Io, path.display().to_string(), error.to_string()))?,
+        None => out.text(&page)?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// The arms called `names`, or all, once per seed.
+fn chosen(names: &[String]) -> Result<Vec<(&'static Arm, u32)>> {
+    for name in names {
+        if !ARMS.iter().any(|arm| arm.name == name) {
+            let error = Error::new(ErrorKind::Config, format!("arm '{name}'"), "no such arm of the study");
+            return Err(match nearest(name, ARMS.iter().map(|arm| arm.name)) {
+                Some(known) => error.hint(format!("is '{known}' meant?")),
+                None => error.expected(ARMS.iter().map(|arm| arm.name).collect::<Vec<_>>().join(", ")),
+            });
+        }
+    }
+    let chosen = ARMS.iter().filter(|arm| names.is_empty() || names.iter().any(|name| name == arm.name));
+    Ok(chosen.flat_map(|arm| (0..arm.seeds()).map(move |seed| (arm, seed))).collect())
+}
+
+/// The method's defaults, the recipe of all arms, the method's own for small images, the arm's settings, those given.
+fn arm_config(arm: &Arm, seed: u32, given: &[String], registry: &Registry) -> Result<Config> {
+    let spec = method::find(arm.method, registry.methods)?;
+    let mut config = settings::defaults(spec)?;
+    config.apply_recipe("small images", arms::COMMON)?;
+    config.apply_recipe(arm.method, arm.recipe)?;
+    for setting in arm.settings.iter().copied().chain(given.iter().map(String::as_str)) {
+        config.apply_setting(setting)?;
+    }
+    settings::set_argument(&mut config, "seed", i64::from(seed))?;
+    Ok(config)
+}
+
+/// Trains an arm, or goes on where it was interrupted, and measures it.
+fn trained(arm: &Arm, seed: u32, config: Config, folder: &Path, args: &Args, registry: &Registry) -> Result<Row> {
+    let started = Instant::now();
+    let spec = method::find(arm.method, registry.methods)?;
+    let key = Key::of(&config);
+    let mut progress = Progress::new(config.at_least("log_every", 1)? as u64);
+    let request = Pretrain {
+        spec,
+        mode: mode(folder, &config),
+        config,
+        device: args.compute.open()?,
+        ranks: 1,
+        workers: 1,
+        out: folder.to_path_buf(),
+        stop: interrupt::listen()?,
+    };
+    let finished = train_and_report(request, Scope { baselines: true, linear: true }, &mut progress);
+    progress.finish();
+    let finished = finished?;
+    stopped(&finished)?;
+    Row::of(arm, seed, key, &finished, started.elapsed().as_secs_f64())
+}
+
+/// Goes on with a run of the same configuration and replaces any other: the folder is the study's own.
+fn mode(folder: &Path, config: &Config) -> CreateMode {
+    match RunDir::open(folder).and_then(|run| run.read_config()) {
+        Ok(table) if table == config.table() && !folder.join(row::FILE).exists() => CreateMode::Resume,
+        _ if folder.exists() => CreateMode::Replace,
+        _ => CreateMode::New,
+    }
+}
