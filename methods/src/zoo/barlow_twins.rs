@@ -21,7 +21,7 @@ use crate::parts::{self, Embedder};
 
 /// The registry's entry.
 pub static SPEC: MethodSpec = MethodSpec {
-    name: "barlow_twins",
+    name: "barlow-twins",
     paper: "arXiv:2103.03230",
     title: "Barlow Twins: Self-Supervised Learning via Redundancy Reduction",
     family: Family::Redundancy,

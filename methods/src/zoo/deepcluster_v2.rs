@@ -23,7 +23,7 @@ use crate::sweep::Sweep;
 
 /// The registry's entry.
 pub static SPEC: MethodSpec = MethodSpec {
-    name: "deepcluster_v2",
+    name: "deepcluster-v2",
     paper: "arXiv:2006.09882",
     title: "DeepCluster-v2, of Unsupervised Learning of Visual Features by Contrasting Cluster Assignments",
     family: Family::Clustering,

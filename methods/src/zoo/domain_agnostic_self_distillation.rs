@@ -26,7 +26,7 @@ use crate::sweep::Sweep;
 
 /// The registry's entry.
 pub static SPEC: MethodSpec = MethodSpec {
-    name: "domain_agnostic_self_distillation",
+    name: "domain-agnostic-self-distillation",
     paper: "arXiv:2111.12170",
     title: "Domain-Agnostic Clustering with Self-Distillation",
     family: Family::Clustering,

@@ -73,7 +73,9 @@ mod tests {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/zoo");
         let mut files: Vec<String> = std::fs::read_dir(folder)
             .unwrap()
-            .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".rs").map(|name| name.replace('_', "-")))
+            .filter_map(|entry| {
+                entry.unwrap().file_name().to_str()?.strip_suffix(".rs").map(|name| name.replace('_', "-"))
+            })
             .filter(|name| name != "mod")
             .collect();
         files.sort();
