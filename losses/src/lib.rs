@@ -10,6 +10,7 @@ mod batch;
 pub mod bregman;
 pub mod byol;
 pub mod cacr;
+pub mod cacr_momentum;
 pub mod carl;
 mod check;
 pub mod clip;
@@ -17,6 +18,7 @@ pub mod cluster_cross_entropy;
 pub mod cluster_distillation;
 pub mod dino;
 mod evaluate;
+pub mod false_negative_cancellation;
 pub mod false_negatives;
 pub mod hard_negatives;
 pub mod iic;
@@ -48,6 +50,7 @@ pub use batch::Coefficient;
 pub use bregman::{Bregman, BregmanMargin, bregman, bregman_margin, bregman_ranks};
 pub use byol::{byol, byol_ranks, cosine_regression};
 pub use cacr::{Cacr, CacrTerms, cacr, cacr_ranks};
+pub use cacr_momentum::{CacrMomentum, cacr_momentum, cacr_momentum_ranks};
 pub use carl::{Carl, CarlLoss, carl, carl_ranks};
 pub use check::{check, check_all};
 pub use clip::{Clip, clip, clip_ranks};
@@ -55,6 +58,9 @@ pub use cluster_cross_entropy::{IGNORED, cluster_cross_entropy_ranks};
 pub use cluster_distillation::{ClusterDistillation, cluster_distillation_ranks};
 pub use dino::centred_targets;
 pub use evaluate::evaluate;
+pub use false_negative_cancellation::{
+    Cancellation, Cancelled, false_negative_cancellation, false_negative_cancellation_ranks,
+};
 pub use false_negatives::{FalseNegative, FalseNegatives, false_negatives, false_negatives_ranks};
 pub use hard_negatives::{HardNegatives, hard_negatives, hard_negatives_ranks};
 pub use iic::{iic, iic_ranks};
@@ -102,10 +108,12 @@ pub const LOSSES: &[&LossSpec] = &[
     &mochi::SPEC,
     &proto_nce::SPEC,
     &false_negatives::SPEC,
+    &false_negative_cancellation::SPEC,
     &instance_recognition::SPEC,
     &local_aggregation::SPEC,
     &xmoco::SPEC,
     &cacr::SPEC,
+    &cacr_momentum::SPEC,
     &macl::SPEC,
     &bregman::SPEC,
     &scan::SPEC,

@@ -7,8 +7,9 @@ use selfsame_kernels::math::Real;
 use selfsame_losses::bregman::active_subnetworks;
 use selfsame_losses::macl::{Adaptation, Candidates};
 use selfsame_losses::{
-    Bregman, BregmanMargin, Cacr, InfoNce, Macl, NtXent, bregman, bregman_margin, bregman_ranks, cacr, cacr_ranks,
-    info_nce, macl, macl_queue, macl_queue_ranks, macl_ranks, nt_xent,
+    Bregman, BregmanMargin, Cacr, CacrMomentum, Cancellation, InfoNce, Macl, NtXent, bregman, bregman_margin,
+    bregman_ranks, cacr, cacr_momentum, cacr_momentum_ranks, cacr_ranks, false_negative_cancellation,
+    false_negative_cancellation_ranks, info_nce, macl, macl_queue, macl_queue_ranks, macl_ranks, nt_xent,
 };
 
 fn leaf(rows: usize, d: usize, number: u64) -> Tensor {
@@ -332,6 +333,18 @@ fn ranks_share_weighted_contrasts() {
         let [a, b] = leaves(x);
         Ok((cacr_ranks(&[&a, &b], &Cacr::default(), &comm)?.loss, local([a, b])))
     });
+    for rbf in [false, true] {
+        check("cacr_momentum", true, &|x, comm| {
+            let ([a, b], k) = (leaves(x), Tensor::constant(ops::unary(ops::Unary::Square, &x[0])?));
+            let o = CacrMomentum { temperature: 0.5, rbf };
+            Ok((cacr_momentum_ranks(&[&a, &b], &k, &o, &comm)?, local([a, b])))
+        });
+    }
+    check("false_negative_cancellation", false, &|x, comm| {
+        let [a, b] = leaves(x);
+        let o = Cancellation { threshold: 0.5, ..Cancellation::default() };
+        Ok((false_negative_cancellation_ranks(&[&a, &b], &o, &comm)?.loss, local([a, b])))
+    });
     check("macl", false, &|x, comm| {
         let [a, b] = leaves(x);
         Ok((macl_ranks(&a, &b, &Macl::default(), &comm)?.loss, local([a, b])))
@@ -357,4 +370,87 @@ fn both_directions_have_gradients() {
     let (a, b) = (leaf(5, 3, 27), leaf(5, 3, 28));
     let [da, db] = gradients(&macl(&a, &b, &Macl::default()).unwrap().loss, [&a, &b]);
     assert!(da.iter().chain(&db).all(|d| *d != 0.0));
+}
+
+/// The forms written out, gradients included: weights and targets are constants.
+#[test]
+fn weights_over_queries_and_targets_have_no_gradient() {
+    let (n, d, t) = (4, 3, 0.5);
+    let (q0, q1, k) = (leaf(n, d, 29), leaf(n, d, 30), leaf(n, d, 31));
+    for rbf in [false, true] {
+        let o = CacrMomentum { temperature: t, rbf };
+        let loss = cacr_momentum(&[&q0, &q1], &k, &o).unwrap();
+        let grads = loss.backward().unwrap();
+        assert!(grads.get(&k).unwrap().is_none());
+        let keys = units(&k);
+        let queries = [units(&q0), units(&q1)];
+        let far = |v: usize, i: usize| Real::exp(cost(&queries[v][i], &keys[i]) / t);
+        let mut expected = 0.0;
+        for (v, q) in [&q0, &q1].into_iter().enumerate() {
+            let found = grads.get(q).unwrap().unwrap().to_vec::<f64>().unwrap();
+            for i in 0..n {
+                let p = far(v, i) / (far(0, i) + far(1, i));
+                let dots: Vec<f64> = keys.iter().map(|k| dot(&queries[v][i], k)).collect();
+                let weights: Vec<f64> =
+                    (0..n).map(|j| if j == i && !rbf { 0.0 } else { Real::exp(dots[j] / t) }).collect();
+                let total: f64 = weights.iter().sum();
+                // d/dq: of -q·k_i + Σ w q·k_j, times 1, or 2 T / (N T).
+                let scale = if rbf { 2.0 / n as f64 } else { 1.0 };
+                let slope: Vec<f64> = (0..d)
+                    .map(|c| {
+                        let pushed: f64 = (0..n).map(|j| weights[j] / total * keys[j][c]).sum();
+                        p * scale * (pushed - keys[i][c])
+                    })
+                    .collect();
+                expected += p * match rbf {
+                    true => -2.0 * t / n as f64 * Real::log(weights[i] / total),
+                    false => 1.0 - dots[i] - (0..n).map(|j| weights[j] / total * (1.0 - dots[j])).sum::<f64>(),
+                };
+                let along = dot(&slope, &queries[v][i]);
+                let row = &q.array().to_vec::<f64>().unwrap()[i * d..(i + 1) * d];
+                let length = dot(row, row).sqrt();
+                let off: Vec<f64> = (0..d).map(|c| (slope[c] - along * queries[v][i][c]) / length).collect();
+                all_close(&found[i * d..(i + 1) * d], &off);
+            }
+        }
+        close(value(&loss), expected);
+    }
+}
+
+#[test]
+fn one_query_is_a_weighted_info_nce() {
+    let (q, k, t) = (leaf(5, 4, 32), leaf(5, 4, 33), 0.5);
+    let loss = cacr_momentum(&[&q], &k, &CacrMomentum { temperature: t, rbf: true }).unwrap();
+    let (uq, uk) = (units(&q), units(&k));
+    let entropy = |i: usize| {
+        let weights: Vec<f64> = uk.iter().map(|k| Real::exp(dot(&uq[i], k) / t)).collect();
+        -Real::log(weights[i] / weights.iter().sum::<f64>())
+    };
+    close(value(&loss), 2.0 * t * (0..5).map(entropy).sum::<f64>() / 5.0);
+}
+
+#[test]
+fn no_false_negatives_of_two_views_is_nt_xent_twice() {
+    let (a, b) = (leaf(6, 4, 34), leaf(6, 4, 35));
+    let o = Cancellation { temperature: 0.3, most: 10, threshold: 1.0 };
+    let found = false_negative_cancellation(&[&a, &b], &o).unwrap();
+    assert_eq!(found.found, 0.0);
+    let z = Tensor::concat(&[&a, &b], 0).unwrap();
+    let pairs = nt_xent(&z, &NtXent { temperature: 0.3, ..NtXent::default() }).unwrap();
+    close(value(&found.loss), 2.0 * value(&pairs));
+    let (found, pairs) = (gradient(&found.loss, &a), gradient(&pairs, &a));
+    all_close(&found, &pairs.iter().map(|d| 2.0 * d).collect::<Vec<_>>());
+}
+
+#[test]
+fn equal_images_are_each_others_false_negatives() {
+    // Images 0 and 1 are equal; image 2 lies apart.
+    let view = Tensor::leaf(array(&[1.0, 0.0, 1.0, 0.0, 0.0, 1.0], &[3, 2]));
+    let found = false_negative_cancellation(&[&view, &view], &Cancellation::default()).unwrap();
+    close(found.found, 4.0 / 3.0);
+    // Three candidates at cosine 1 and two at 0; of the third image one at 1 and four at 0. All positives are at 1.
+    let entropy = |near: f64, far: f64| Real::log(near + far * Real::exp(-10.0));
+    close(value(&found.loss), 2.0 * (2.0 * entropy(3.0, 2.0) + entropy(1.0, 4.0)) / 3.0);
+    let one = Cancellation { most: 1, ..Cancellation::default() };
+    close(false_negative_cancellation(&[&view, &view], &one).unwrap().found, 2.0 / 3.0);
 }
