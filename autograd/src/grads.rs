@@ -25,6 +25,13 @@ pub(crate) struct ParamGrads {
     pub(crate) uses: Vec<Cotangent>,
 }
 
+impl ParamGrads {
+    fn scale(self, factor: f64) -> Result<ParamGrads> {
+        let uses = self.uses.into_iter().map(|d| d.scale(factor)).collect::<Result<_>>()?;
+        Ok(ParamGrads { param: self.param, uses })
+    }
+}
+
 impl Grads {
     pub(crate) fn of_params(params: BTreeMap<u64, ParamGrads>) -> Grads {
         Grads { leaves: BTreeMap::new(), params }
@@ -188,15 +195,24 @@ impl Grads {
     /// What the primitives return.
     pub fn scale(self, factor: f64) -> Result<Grads> {
         let leaves = self.leaves.into_iter().map(|(id, d)| Ok((id, ops::scale(d, factor)?))).collect::<Result<_>>()?;
-        let params = self
-            .params
-            .into_iter()
-            .map(|(id, g)| {
-                let uses = g.uses.into_iter().map(|d| d.scale(factor)).collect::<Result<_>>()?;
-                Ok((id, ParamGrads { param: g.param, uses }))
-            })
-            .collect::<Result<_>>()?;
+        let params = self.params.into_iter().map(|(id, g)| Ok((id, g.scale(factor)?))).collect::<Result<_>>()?;
         Ok(Grads { leaves, params })
+    }
+
+    /// Limits the Euclidean norm of each parameter's gradient, one by one, to `largest` (times norm / (norm + 1e-6), as
+    /// DINO's code does). Gradients that are not finite stay as they are.
+    ///
+    /// # Errors
+    /// `Numerics` when parts of the batch are missing, and what the primitives return.
+    pub fn clip_each(mut self, largest: f64) -> Result<Grads> {
+        for (id, grads) in std::mem::take(&mut self.params) {
+            let mut uses = grads.uses.iter().cloned().map(Cotangent::total);
+            let Some(first) = uses.next() else { continue };
+            let total = uses.try_fold(first?, |sum, d| ops::add_assign(sum, &d?))?;
+            let factor = largest / (ops::norm_sq(&total)?.sqrt() + 1e-6);
+            self.params.insert(id, if factor < 1.0 { grads.scale(factor)? } else { grads });
+        }
+        Ok(self)
     }
 }
 
@@ -285,6 +301,26 @@ mod tests {
             }
             assert_eq!(model.bits(&grads), whole);
         }
+    }
+
+    #[test]
+    fn gradients_are_clipped_one_by_one() {
+        let device = Device::cpu_with(1).unwrap();
+        let model = Model::new(&device);
+        let norm = |grads: &Grads, p| ops::norm_sq(&grads.param(p).unwrap().unwrap()).unwrap().sqrt();
+        let plain = model.grads(&device, 0, IMAGES, None).unwrap();
+        let (w, b) = (norm(&plain, &model.w), norm(&plain, &model.b));
+        assert!(w != b);
+        let between = (w + b) / 2.0;
+        let clipped = model.grads(&device, 0, IMAGES, None).unwrap().clip_each(between).unwrap();
+        for (param, before) in [(&model.w, w), (&model.b, b)] {
+            let expected = if before > between { between } else { before };
+            assert!((norm(&clipped, param) / expected - 1.0).abs() < 1e-5);
+        }
+        assert_eq!(
+            model.bits(&model.grads(&device, 0, IMAGES, None).unwrap().clip_each(1e9).unwrap()),
+            model.bits(&plain)
+        );
     }
 
     #[test]

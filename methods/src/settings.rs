@@ -13,6 +13,7 @@ seed = 0                # of everything random: weights, order, augmentations
 backbone = "resnet18"   # encoder: resnet-small, resnet18, resnet34, resnet50
 stem = "cifar"          # its first layers: cifar (3x3), small (3x3 stride 2), imagenet (7x7 stride 2, max-pool)
 width = 1.0             # factor on all its channel counts
+backbone_options = ""   # its other options: "patch=4 depth=6 drop_path=0.1" of vit, "sobel=true" of alexnet and vgg16
 zero_init = false       # true: residual branches start at zero
 bn_group = 0            # images that batch norm normalises together, a multiple of 16; 0: the whole batch
 recompute = false       # true: blocks compute their forward again in backward; less memory, a third more time
@@ -43,6 +44,8 @@ lars_variant = "simclr-classic" # form of lars, after the code that uses it: doc
 trust = 0.001           # trust coefficient of lars
 excluded_lr = 1.0       # lars: factor on the rate of parameters without trust ratio, biases and norms
 weight_decay = 1e-4     # on weights; on biases and norms in those variants of lars alone that exclude none
+weight_decay_end = 1.0  # at the end of its cosine, as a factor on weight_decay
+clip = 0.0              # largest norm of each parameter's gradient; 0: any
 warmup_epochs = 5.0     # linear warm-up to the peak, per step
 warmup_from = 0.0       # where it begins, as a share of the peak
 lr_end = 0.0            # where the cosine after it ends, as a share of the peak

@@ -144,6 +144,10 @@ impl Optimizer for Lamb {
         [&self.first, &self.second, &self.count].into_iter().for_each(|slots| slots.visit(v));
     }
 
+    fn set_weight_decay(&mut self, weight_decay: f64) {
+        self.options.weight_decay = weight_decay;
+    }
+
     fn reset(&mut self, path: &str) -> Result<()> {
         [&self.first, &self.second, &self.count].into_iter().try_for_each(|slots| slots.reset(path))
     }

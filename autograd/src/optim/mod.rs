@@ -35,6 +35,9 @@ pub trait Optimizer: Send {
     /// Shows the state, keyed by parameter path: `momentum.<path>`.
     fn visit(&self, v: &mut dyn ParamVisitor);
 
+    /// Sets the weight decay from the next step on: a schedule.
+    fn set_weight_decay(&mut self, weight_decay: f64);
+
     /// Forgets the state of the parameter at `path`: a head that was initialised again.
     ///
     /// # Errors

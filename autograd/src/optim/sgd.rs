@@ -50,6 +50,10 @@ impl Optimizer for Sgd {
         self.velocity.visit(v);
     }
 
+    fn set_weight_decay(&mut self, weight_decay: f64) {
+        self.weight_decay = weight_decay;
+    }
+
     fn reset(&mut self, path: &str) -> Result<()> {
         self.velocity.reset(path)
     }

@@ -2,6 +2,7 @@
 //! [views](two_views) and [networks over them](each_view), an encoder with its projector ([`Embedder`]), a momentum
 //! [`Teacher`], [clusters of all images](ClusterHeads), and what the methods on MoCo share ([`MomentumContrast`]).
 
+mod background;
 mod cluster_heads;
 mod each_view;
 mod embedder;
@@ -11,6 +12,7 @@ mod teacher;
 mod views;
 mod whiten;
 
+pub use background::{Foreground, WithoutBackground};
 pub use cluster_heads::ClusterHeads;
 pub use each_view::{each_view, of_views};
 pub use embedder::Embedder;
@@ -73,16 +75,37 @@ pub fn log_usage(step: Step, usage: Usage) -> Step {
     step.scalar("prototypes/used", usage.used).scalar("prototypes/entropy", usage.entropy)
 }
 
-/// The encoder that `backbone`, `stem`, `width`, `zero_init` and `bn_group` describe.
+/// The encoder that `backbone`, `stem`, `width`, `zero_init`, `bn_group` and `backbone_options` describe.
 ///
 /// # Errors
 /// `Config` for unknown names and values out of range.
 pub fn backbone(config: &Config, init: &Init) -> Result<Box<dyn Backbone>> {
+    backbone_without(&[], config, init)
+}
+
+/// The [`backbone`] of a teacher whose student drops branches: it drops none.
+///
+/// # Errors
+/// As for [`backbone`].
+pub fn teacher_backbone(config: &Config, init: &Init) -> Result<Box<dyn Backbone>> {
+    backbone_without(&["drop_path"], config, init)
+}
+
+fn backbone_without(left_out: &[&str], config: &Config, init: &Init) -> Result<Box<dyn Backbone>> {
     let spec = backbones::backbone(config.str("backbone")?)?;
     let mut options = BackboneOpts { zero_init: config.bool("zero_init")?, ..BackboneOpts::default() };
     options.set("stem", config.str("stem")?)?;
     options.set("bn_group", &config.usize("bn_group")?.to_string())?;
     options.width = Some(config.positive("width")?);
+    for option in config.str("backbone_options")?.split_whitespace() {
+        let (key, value) = option.split_once('=').ok_or_else(|| {
+            Error::new(ErrorKind::Config, "configuration key 'backbone_options'", option)
+                .expected("key=value pairs with spaces between them, such as \"patch=4 depth=6\"")
+        })?;
+        if !left_out.contains(&key) {
+            options.set(key, value)?;
+        }
+    }
     (spec.build)(init, &options)
 }
 
@@ -162,6 +185,36 @@ pub fn numbers(config: &Config, key: &str) -> Result<Vec<usize>> {
     })
 }
 
+/// The weight decay by step: a cosine to its end, a multiple of its start.
+///
+/// # Errors
+/// `Config` for values out of range.
+pub fn weight_decay(config: &Config, steps: u64) -> Result<Schedule> {
+    let (start, factor) = (config.fraction("weight_decay")?, config.f64("weight_decay_end")?);
+    if factor.is_finite() && factor >= 0.0 {
+        return Ok(if factor == 1.0 {
+            Schedule::Constant(start)
+        } else {
+            Schedule::cosine(start, start * factor, steps)
+        });
+    }
+    Err(Error::new(ErrorKind::Config, "configuration key 'weight_decay_end'", factor.to_string())
+        .expected("a number of at least 0"))
+}
+
+/// The largest norm of each parameter's gradient, if there is one.
+///
+/// # Errors
+/// `Config` for a negative number.
+pub fn clip(config: &Config) -> Result<Option<f64>> {
+    match config.f64("clip")? {
+        0.0 => Ok(None),
+        clip if clip > 0.0 => Ok(Some(clip)),
+        clip => Err(Error::new(ErrorKind::Config, "configuration key 'clip'", clip.to_string())
+            .expected("a number of at least 0; 0 for no limit")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +279,25 @@ mod tests {
     }
 
     #[test]
+    fn weight_decay_goes_to_a_multiple_of_itself() {
+        let mut config = settings::defaults(&simclr::SPEC).unwrap();
+        config.apply_setting("weight_decay=0.04").unwrap();
+        assert_eq!(weight_decay(&config, 100).unwrap().at(70), 0.04);
+        config.apply_setting("weight_decay_end=10").unwrap();
+        let decay = weight_decay(&config, 100).unwrap();
+        for (step, expected) in [(0, 0.04), (50, 0.22), (100, 0.4)] {
+            assert!((decay.at(step) - expected).abs() < 1e-15, "{step}");
+        }
+        assert_eq!(clip(&config).unwrap(), None);
+        config.apply_setting("clip=3").unwrap();
+        assert_eq!(clip(&config).unwrap(), Some(3.0));
+        for setting in ["clip=-1", "weight_decay_end=-1"] {
+            config.apply_setting(setting).unwrap();
+        }
+        assert!(clip(&config).is_err() && weight_decay(&config, 100).is_err());
+    }
+
+    #[test]
     fn keys_out_of_range_are_refused() {
         let refused = |setting: &str| {
             let mut config = settings::defaults(&simclr::SPEC).unwrap();
@@ -236,6 +308,8 @@ mod tests {
             error.sentence()
         };
         assert!(refused("backbone=resnet19").contains("resnet18"));
+        assert!(refused("backbone_options=patch").contains("backbone_options"));
+        assert!(refused("backbone_options=patch=4").contains("patch"), "a ResNet has no patches");
         for setting in ["crop_min=1.5", "lr=0", "lr=nan", "batch=1", "width=-1", "stem=cifra", "brightness=none"] {
             let key = setting.split('=').next().unwrap();
             assert!(refused(setting).contains(key), "{setting}: {}", refused(setting));

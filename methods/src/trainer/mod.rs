@@ -40,6 +40,9 @@ pub struct Trainer {
     optimizer: Box<dyn Optimizer>,
     optimizer_state: ParamSet,
     rate: Schedule,
+    weight_decay: Schedule,
+    /// Largest norm of each parameter's gradient.
+    clip: Option<f64>,
     device: Device,
     cut: Cut,
     /// The device as each rank has it.
@@ -151,6 +154,8 @@ impl Trainer {
             optimizer_state: ParamSet::collect(|visitor| optimizer.visit(visitor))?,
             optimizer,
             rate: parts::learning_rate(config, plan.steps(), plan.steps_per_epoch)?,
+            weight_decay: parts::weight_decay(config, plan.steps())?,
+            clip: parts::clip(config)?,
             recompute: config.bool("recompute")?,
             rank_every: config.at_least("log_every", 1)? as u64,
             device: device.clone(),
@@ -254,6 +259,11 @@ impl Trainer {
         let bits = self.gradient_bits(&grads)?;
         let mut clock = Clock::start();
         let phase = self.device.phase(Phase::Optimizer);
+        let grads = match self.clip {
+            Some(largest) => grads.clip_each(largest)?,
+            None => grads,
+        };
+        self.optimizer.set_weight_decay(self.weight_decay.at(self.step));
         let stats = match self.optimizer.step(&self.params, &grads, lr) {
             Err(error) if error.kind() == ErrorKind::NonFinite => return Err(self.diagnose(views, &error.sentence())),
             result => result?,

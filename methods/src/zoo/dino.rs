@@ -68,14 +68,16 @@ optimizer = "adamw"
 lr = 5e-4
 lr_end = 0.002          # 1e-6 of 5e-4
 weight_decay = 0.04
+weight_decay_end = 10.0 # 0.4
+clip = 3.0
 warmup_epochs = 10.0
 "#,
     build: |config, init, plan| {
-        let student = Network::new(config, init)?;
+        let student = Network::new(config, init, parts::backbone)?;
         let outputs = config.at_least("outputs", 1)?;
         let large = config.at_least("large_crops", 1)?;
         Ok(Box::new(Dino {
-            teacher: Teacher::of(&student, init, |init| Network::new(config, init))?,
+            teacher: Teacher::of(&student, init, |init| Network::new(config, init, parts::teacher_backbone))?,
             student,
             centre: Centre::new("centre", outputs, config.fraction("centre_momentum")?, init.device())?,
             centring: config.bool("centring")?,
@@ -102,9 +104,11 @@ struct Network {
     head: DinoHead,
 }
 
+type MakeBackbone = fn(&Config, &Init) -> Result<Box<dyn Backbone>>;
+
 impl Network {
-    fn new(config: &Config, init: &Init) -> Result<Network> {
-        let encoder = parts::backbone(config, &init.at("encoder"))?;
+    fn new(config: &Config, init: &Init, backbone: MakeBackbone) -> Result<Network> {
+        let encoder = backbone(config, &init.at("encoder"))?;
         let options = DinoHeadOpts {
             hidden: config.at_least("hidden", 1)?,
             bottleneck: config.at_least("bottleneck", 1)?,

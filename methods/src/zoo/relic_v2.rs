@@ -10,8 +10,11 @@
 //! step on f, g, q;  (f', g') ← m (f', g') + (1 - m) (f, g), m by a cosine to 1
 //! ```
 //! ReLICv2 compares with few negatives, drawn anew for each image and step; ReLIC, `large_crops = 2`, `small_crops = 0`,
-//! `negatives = 0`, `mean_over_pairs = false`, with all other images. Numbers of the second paper are unverified. Backgrounds
-//! are not removed: that takes saliency masks, which the data sets here do not have.
+//! `negatives = 0`, `mean_over_pairs = false`, with all other images. Numbers of the second paper are unverified. A large
+//! crop's image loses its background with probability `background`: what differs from the colours of its border counts
+//! as the object, in place of the paper's saliency network (a reconstruction, off by default).
+
+use std::sync::Arc;
 
 use selfsame_autograd::ParamVisitor;
 use selfsame_autograd::schedule::Schedule;
@@ -23,7 +26,7 @@ use selfsame_models::heads::{Mlp, MlpOpts};
 use selfsame_models::{Ctx, Module};
 
 use crate::method::{Embeddings, Fact, Family, Method, MethodSpec, Status, Step, Views};
-use crate::parts::{self, Embedder, Teacher};
+use crate::parts::{self, Embedder, Foreground, Teacher, WithoutBackground};
 
 /// The registry's entry.
 pub static SPEC: MethodSpec = MethodSpec {
@@ -32,7 +35,15 @@ pub static SPEC: MethodSpec = MethodSpec {
     title: "Pushing the Limits of Self-Supervised ResNets (ReLICv2); Invariant Causal Mechanisms (ReLIC)",
     family: Family::Contrastive,
     status: Status::Reconstructed,
-    views: parts::asymmetric_multi_crop,
+    views: |config| {
+        let (large, p) = (config.at_least("large_crops", 1)?, config.fraction("background")? as f32);
+        let mut views = parts::asymmetric_multi_crop(config)?;
+        for view in views.iter_mut().take(if p > 0.0 { large } else { 0 }) {
+            let then = Arc::clone(view);
+            *view = Arc::new(WithoutBackground { p, foreground: Foreground::UnlikeBorder, then });
+        }
+        Ok(views)
+    },
     defaults: r#"
 temperature = 0.3       # tau of both distributions
 beta = 1.0              # weight of the divergence between views
@@ -42,6 +53,7 @@ mean_over_pairs = true  # false: pairs of views are added, as in ReLIC's equatio
 hidden = 4096           # width of the hidden layer of projector and predictor
 dim = 256               # length of projections and predictions
 predictor = true        # false: projections are compared themselves
+background = 0.0        # probability that a large crop's image loses its background; 0.1 in the paper
 teacher_momentum = 0.996
 teacher_momentum_end = 1.0
 

@@ -141,8 +141,7 @@ impl Method for Sela {
         parts::each_view(views, 0..1, "y", cx, |x, cx| self.encoder.forward(x, cx))
     }
 
-    fn targets(&self, views: &Views, cx: &Ctx) -> Result<Embeddings> {
-        let _ = cx;
+    fn targets(&self, views: &Views, _: &Ctx) -> Result<Embeddings> {
         Ok(Embeddings::default().with("images", views.index_tensor(views.view(0)?.device())?))
     }
 

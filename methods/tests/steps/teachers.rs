@@ -4,6 +4,7 @@ use crate::bench::{Bench, STEPS, built, loss};
 use selfsame_autograd::Role;
 use selfsame_methods::method::{MethodSpec, Views};
 use selfsame_methods::zoo::{byol, carl, dino, mira, relic_v2};
+use selfsame_models::Ctx;
 
 const TEACHERS: [(&MethodSpec, &[&str]); 5] = [
     (&byol::SPEC, &[]),
@@ -121,4 +122,19 @@ fn dino_without_centring_does_not_see_its_centre() {
     let (with, without) = (run("centring=true"), run("centring=false"));
     assert_eq!(with[0], without[0], "the centre begins at 0");
     assert!(with[2] != without[2]);
+}
+
+#[test]
+fn a_transformer_s_teacher_drops_no_branch() {
+    let vit = ["backbone=vit-tiny", "backbone_options=patch=4 image=16 depth=2 drop_path=0.5"];
+    let mut bench = Bench::new(&dino::SPEC, &vit);
+    let views = bench.batch();
+    let (method, _) = built(&dino::SPEC, &vit);
+    let bits = |found: selfsame_methods::Embeddings| -> Vec<u32> {
+        found.iter().flat_map(|(_, z)| z.array().to_vec::<f32>().unwrap()).map(f32::to_bits).collect()
+    };
+    let at = |step| Ctx::train().step(0, step).no_grad();
+    assert!(bits(method.targets(&views, &at(0)).unwrap()) == bits(method.targets(&views, &at(1)).unwrap()));
+    assert!(bits(method.embed(&views, &at(0)).unwrap()) != bits(method.embed(&views, &at(1)).unwrap()));
+    assert!(bench.step(&views).loss.is_finite());
 }

@@ -143,6 +143,10 @@ impl Optimizer for Lars {
         self.velocity.visit(v);
     }
 
+    fn set_weight_decay(&mut self, weight_decay: f64) {
+        self.options.weight_decay = weight_decay;
+    }
+
     fn reset(&mut self, path: &str) -> Result<()> {
         self.velocity.reset(path)
     }
