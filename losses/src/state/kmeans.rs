@@ -103,7 +103,8 @@ pub fn k_means(x: &Array, o: &KMeans, seed: u64, round: u64) -> Result<Clusterin
     let [n, _] = x.dims()?;
     if o.clusters == 0 || n < o.clusters {
         return Err(Error::new(ErrorKind::Shape, "k_means", format!("{n} rows for {} clusters", o.clusters))
-            .expected("at least one cluster, and a row for each"));
+            .expected("at least one cluster, and a row for each")
+            .hint("choose a number of clusters well below the number of images"));
     }
     if o.restarts == 0 {
         return Err(Error::new(ErrorKind::Config, "k_means", "0 runs").expected("at least 1"));

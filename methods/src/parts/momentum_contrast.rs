@@ -3,7 +3,7 @@
 
 use selfsame_autograd::{ParamVisitor, Tensor};
 use selfsame_engine::{Array, DType, Error, ErrorKind, Result, ops};
-use selfsame_kernels::philox::{Key, Purpose};
+use selfsame_kernels::philox::{Key, Purpose, Stream};
 use selfsame_losses::state::Queue;
 use selfsame_models::backbones::Backbone;
 use selfsame_models::heads::{Mlp, MlpOpts};
@@ -102,15 +102,8 @@ impl MomentumContrast {
                 .expected("all images of the batch")
                 .hint("grad_cache = false for micro-batches that advance together, or shuffle = false"));
         }
-        let ranks = cx.ranks();
-        let all = ranks.all_gather(x.array())?;
         let stream = Key::new(self.seed, Purpose::Group).stream(cx.steps_done(), 0, 0);
-        let order = ops::permutation(all.shape()[0], &stream, x.device())?;
-        let here = |order: &Array| order.slice(0, cx.first(), cx.first() + views.images());
-        let shuffled = Tensor::constant(ops::index_select(&all, 0, &here(&order)?)?);
-        let keys = ranks.all_gather(unit(&self.teacher.forward(&shuffled, &cx)?)?.array())?;
-        let back = here(&ops::argsort(&order, false)?)?;
-        Ok(Tensor::constant(ops::index_select(&keys, 0, &back)?))
+        in_another_order(x, &stream, &cx, |x| unit(&self.teacher.forward(x, &cx)?))
     }
 
     /// The momentum encoder's embedding of any images at length 1, in evaluation too: `[n, dim]`.
@@ -157,6 +150,25 @@ impl MomentumContrast {
     }
 }
 
+/// What `forward` makes of the images of all ranks, of which `x` are this rank's, when they are dealt out in an order
+/// drawn from `stream`: this rank's rows of it, in their own order and without gradient.
+fn in_another_order(
+    x: &Tensor,
+    stream: &Stream,
+    cx: &Ctx,
+    forward: impl FnOnce(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let (ranks, images) = (cx.ranks(), x.shape()[0]);
+    let all = ranks.all_gather(x.array())?;
+    let order = ops::permutation(all.shape()[0], stream, x.device())?;
+    let here = |order: &Array| order.slice(0, cx.first(), cx.first() + images);
+    let dealt = Tensor::constant(ops::index_select(&all, 0, &here(&order)?)?);
+    let outputs = ranks.all_gather(forward(&dealt)?.array())?;
+    // The place of each image in the order.
+    let back = here(&ops::argsort(&order, false)?)?;
+    Ok(Tensor::constant(ops::index_select(&outputs, 0, &back)?))
+}
+
 /// Rows at length 1.
 pub(crate) fn unit(x: &Tensor) -> Result<Tensor> {
     x.l2_normalize(1e-12)
@@ -165,4 +177,40 @@ pub(crate) fn unit(x: &Tensor) -> Result<Tensor> {
 /// The element type of a module's parameters.
 pub(crate) fn dtype(module: &dyn Module) -> DType {
     params(module).first().map_or(DType::F32, |param| param.array().dtype())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use selfsame_engine::{Comm, Device};
+    use std::sync::Arc;
+
+    /// Of a network that sees each image by itself.
+    #[test]
+    fn there_and_back_is_the_identity() {
+        let device = Device::cpu_with(1).unwrap();
+        let pixels: Vec<f32> = (0..64 * 3).map(|i| (i * 37 % 101) as f32).collect();
+        let x = Array::from_slice(&pixels, &[64, 3], &device).unwrap();
+        let stream = Key::new(1, Purpose::Group).stream(4, 0, 0);
+        for ranks in [1, 2, 4] {
+            let run = |comm: Comm| {
+                let (first, share) = (comm.rank() * 64 / ranks, 64 / ranks);
+                let own = Tensor::constant(x.slice(0, first, first + share).unwrap());
+                let cx = Ctx::train().comm(Arc::new(comm)).first_image(first);
+                let mut seen = Vec::new();
+                let found = in_another_order(&own, &stream, &cx, |x| {
+                    seen = x.array().to_vec::<f32>()?;
+                    x.square()
+                });
+                let expected = own.square().unwrap().array().to_vec::<f32>().unwrap();
+                assert_eq!(found.unwrap().array().to_vec::<f32>().unwrap(), expected);
+                assert_ne!(seen, own.array().to_vec::<f32>().unwrap(), "others' images, or another order");
+            };
+            std::thread::scope(|scope| {
+                for comm in Comm::emulated(ranks).unwrap() {
+                    scope.spawn(|| run(comm));
+                }
+            });
+        }
+    }
 }

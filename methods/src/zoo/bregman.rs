@@ -55,7 +55,7 @@ warmup_epochs = 0.0
     build: |config, init, _| {
         let dim = config.at_least("dim", 1)?;
         // Linear without bias, batch norm, ReLU, linear with bias.
-        let head = MlpOpts { hidden_norm: true, ..MlpOpts::PAPER };
+        let head = MlpOpts { hidden_bias: false, ..MlpOpts::SWAV };
         let projector = |init: &_, features| Mlp::new(init, &[features, features, dim], head);
         let (hidden, dropout) = (config.at_least("subnetwork_hidden", 1)?, config.fraction("dropout")?);
         let subnetwork = |m: usize| SubNetwork::new(&init.at(&format!("subnetworks.{m}")), [dim, hidden], dropout);
