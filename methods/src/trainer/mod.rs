@@ -26,6 +26,7 @@ use crate::parts;
 use crate::run::fingerprints::Detail;
 
 pub use bits::StepBits;
+pub(crate) use bits::entries;
 pub use cut::Cut;
 pub(crate) use watch::Watch;
 
