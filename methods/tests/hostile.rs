@@ -191,6 +191,16 @@ proptest! {
         })?;
     }
 
+    #[test]
+    fn settings_of_the_command_line(key in 0..100usize, text in any::<String>()) {
+        let mut config = settings::defaults(METHODS[0]).unwrap();
+        drop(config.apply_setting(&text));
+        let known = config.entries()[key % config.entries().len()].key.clone();
+        drop(config.apply_setting(&format!("{known}={text}")));
+        // Whatever was taken is a configuration that can be written and read.
+        prop_assert!(config.table().to_string().parse::<toml::Table>().is_ok());
+    }
+
     /// The checksum is made to hold again, so that the index itself is what is parsed.
     #[test]
     fn shards_whose_checksum_holds(damage in damage(), is_index in any::<bool>()) {

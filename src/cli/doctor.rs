@@ -29,8 +29,12 @@ pub(crate) struct Args {
     /// With --bits: write what this machine computes as such a table
     #[arg(long, value_name = "FILE", requires = "bits")]
     write: Option<PathBuf>,
-    #[command(flatten)]
-    compute: Compute,
+    /// With --bits: device to compute on, in strict numerics
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    device: String,
+    /// With --bits: threads of the CPU device; all cores when left out
+    #[arg(long, value_name = "N", requires = "bits")]
+    threads: Option<usize>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -94,7 +98,8 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
 
 /// The golden bits on the device asked for.
 fn golden_bits(args: &Args, registry: &Registry, out: &mut Output) -> Result<Outcome> {
-    let device = args.compute.open()?;
+    let numerics = Some("strict".to_string());
+    let device = Compute { device: args.device.clone(), threads: args.threads, numerics }.open()?;
     eprintln!("computing the bits of every operation, loss and method on {device:?}");
     let entries = bits::entries(registry, &device)?;
     if let Some(path) = &args.write {

@@ -183,7 +183,8 @@ pub(crate) fn place_text(place: &Place, names: [&str; 2]) -> String {
     let mut text = format!("first difference at step {}: {}", place.step, place.what);
     if let Some(found) = &place.element {
         let [a, b] = [0, 1].map(|side| format!("{} (0x{}) {}", found.values[side], found.bits[side], names[side]));
-        text += &format!("\nelement {:?} of {:?}: {a}, {b}; {} elements differ", found.index, place.shape, found.count);
+        let (shape, elements) = (&place.shape, place.shape.iter().product::<usize>());
+        text += &format!("\nelement {:?} of {shape:?}: {a}, {b}; {} of {elements} differ", found.index, found.count);
     }
     place.remarks.iter().for_each(|remark| text += &format!("\n{remark}"));
     text

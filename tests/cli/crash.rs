@@ -74,25 +74,34 @@ fn a_run_killed_at_random_moments_ends_with_the_same_bits() {
     let started = Instant::now();
     let straight = undisturbed(folder.path());
     let whole = started.elapsed();
-    let out = folder.path().join("killed");
     let kills = std::env::var("SELFSAME_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
-    // Weyl's sequence of the golden ratio: moments that spread over any number of kills.
-    let moment = |kill: u64| (kill as f64 * 0.618_033_988_75).fract();
-    let mut before = 0;
-    for number in 1..=kills {
-        let wait = whole.mul_f64(moment(number) * 0.6);
-        let child = begin(&out);
-        std::thread::sleep(wait);
-        kill(child);
-        let now = saved(&out);
-        println!("kill {number}: after {:.2} s, checkpoint of step {now}", wait.as_secs_f64());
-        assert!(now >= before, "a good checkpoint was lost: step {before}, then {now}");
-        before = now;
+    // Weyl's sequence of the golden ratio: moments that spread over a run, for any number of kills.
+    let mut moments = (1..).map(|number| whole.mul_f64((f64::from(number) * 0.618_033_988_75).fract() * 0.6));
+    let (mut killed, mut run) = (0, 0);
+    while killed < kills {
+        run += 1;
+        let out = folder.path().join(format!("killed-{run}"));
+        let mut before = 0;
+        while killed < kills && !out.join("encoder.safetensors").exists() {
+            let wait = moments.next().expect("it goes on for ever");
+            let mut child = begin(&out);
+            std::thread::sleep(wait);
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+            kill(child);
+            killed += 1;
+            let now = saved(&out);
+            println!("kill {killed}, run {run}: after {:.2} s, checkpoint of step {now}", wait.as_secs_f64());
+            assert!(now >= before, "a good checkpoint was lost: step {before}, then {now}");
+            before = now;
+        }
+        if !out.join("config.toml").exists() {
+            begin(&out).wait().unwrap();
+        }
+        expect_same_end(&out, &straight);
     }
-    if !out.join("config.toml").exists() {
-        begin(&out).wait().unwrap();
-    }
-    expect_same_end(&out, &straight);
+    println!("{run} runs ended with the bits of the undisturbed one");
 }
 
 /// Kills while the temporary file of a checkpoint is there.

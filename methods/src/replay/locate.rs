@@ -10,8 +10,8 @@ use super::scratch::{Outcome, Scratch, Start};
 use super::{Execution, Recorded};
 use crate::observer::Observer;
 use crate::run::Fingerprint;
-use crate::run::fingerprints::Field;
-use crate::trainer::StepRecord;
+use crate::run::fingerprints::{Field, Work};
+use crate::trainer::{StepRecord, entries};
 
 /// One of the two executions.
 pub struct Side<'a> {
@@ -65,17 +65,15 @@ pub fn locate(
     place.step = step;
     observer.note(&format!("step {step} again on both sides, every operation logged"));
     let found = [traced(left, &start, step, None, stop)?, traced(right, &start, step, None, stop)?];
-    for (side, found) in sides.iter().zip(&found) {
-        let recorded = side.recorded.fingerprint(step);
-        if let Some((field, ..)) = recorded.and_then(|line| line.first_difference(&found.line))
-            && side.execution.fault.is_none()
-        {
-            let device = side.execution.device.name();
-            let path = side.recorded.path().display();
-            place
-                .remarks
-                .push(format!("on {device}, this program does not compute what {path} recorded: {}", field.name()));
-        }
+    for (side, made) in sides.iter().zip(&found) {
+        let Some(recorded) = side.recorded.fingerprint(step).filter(|_| side.execution.fault.is_none()) else {
+            continue;
+        };
+        let Some((field, ..)) = recorded.first_difference(&made.line) else { continue };
+        let (device, path) = (side.execution.device.name(), side.recorded.path().display());
+        let text = format!("on {device}, this program does not compute what {path} recorded: {} differ", field.name());
+        place.remarks.push(text);
+        place.remarks.extend(recorded.work.as_ref().and_then(|work| against_record(work, made)));
     }
     match first_entry(&found[0].trace, &found[1].trace) {
         Entry::Same => in_state(&mut place, &found)?,
@@ -211,6 +209,18 @@ impl Observer for Watcher {
             self.stop.store(true, Ordering::Relaxed);
         }
     }
+}
+
+/// Where a step differs from what was recorded of it, as far as the record is dense enough to tell. Its values are not
+/// known: only hashes were recorded.
+fn against_record(recorded: &Work, made: &Traced) -> Option<String> {
+    let now = entries(&made.trace);
+    if let Some((then, now)) = recorded.operations.iter().zip(&now).find(|(then, now)| then != now) {
+        return Some(format!("of its operations, the first to differ is {now}, recorded as {then}"));
+    }
+    let now = &made.line.work.as_ref()?.gradient;
+    let path = recorded.gradient.iter().find(|(path, digest)| now.get(*path) != Some(digest))?.0;
+    Some(format!("of its gradients, the first to differ is that of {path}"))
 }
 
 /// How two logs compare.

@@ -1,6 +1,6 @@
 //! Checkpoint files: atomic, checksummed, the last good ones kept.
 //!
-//! A file is `magic (8 bytes) | step u64 | payload | payload length u64 | XXH3 u64`, little endian. The checksum
+//! A file is `magic (7 bytes), format (1 digit) | step u64 | payload | payload length u64 | XXH3 u64`, little endian. The checksum
 //! covers everything before it. What the payload means is the trainer's business.
 
 use std::collections::BTreeSet;
@@ -212,7 +212,8 @@ fn scan(path: &Path, step: u64, out: &mut dyn Write) -> Result<()> {
     let mut source = BufReader::with_capacity(1 << 20, file);
     let mut header = [0; HEADER as usize];
     source.read_exact(&mut header).map_err(io_error)?;
-    if header[..8] != MAGIC {
+    let (magic, format) = (&header[..7], header[7]);
+    if *magic != MAGIC[..7] {
         return Err(corrupt("a file that is no checkpoint".into()).expected("the checkpoint signature at its start"));
     }
     let mut out = Summed { inner: out, hash: Xxh3::new(), len: 0 };
@@ -224,6 +225,17 @@ fn scan(path: &Path, step: u64, out: &mut dyn Write) -> Result<()> {
     out.hash.update(length);
     if out.hash.digest().to_le_bytes() != expected {
         return Err(corrupt("a wrong checksum: the file was cut off or changed".into()));
+    }
+    // Known only now that no bit is wrong: a damaged file is passed over, a newer one must not be.
+    if format != MAGIC[7] {
+        let format = char::from(format);
+        return Err(Error::new(
+            ErrorKind::Config,
+            path.display().to_string(),
+            format!("a checkpoint of format {format}"),
+        )
+        .expected(format!("format {}", char::from(MAGIC[7])))
+        .hint("another version of selfsame wrote it: resume with that one"));
     }
     if length != payload_len.to_le_bytes() || header[8..] != step.to_le_bytes() {
         return Err(corrupt("a checkpoint of another step or length than its name and size say".into()));
@@ -319,6 +331,22 @@ mod tests {
             fs::write(store.path_of(step), b"gone").unwrap();
         }
         assert_eq!(store.latest().unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_not_passed_over() {
+        let (_folder, mut store) = store(3);
+        store.save(1, &payload(1)).unwrap();
+        let path = store.save(2, &payload(2)).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[7] = b'2';
+        let body = bytes.len() - 8;
+        let sum = xxhash_rust::xxh3::xxh3_64(&bytes[..body]);
+        bytes[body..].copy_from_slice(&sum.to_le_bytes());
+        fs::write(&path, bytes).unwrap();
+        let error = store.latest().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.sentence().contains("format 2") && error.sentence().contains("format 1"), "{}", error.sentence());
     }
 
     #[test]

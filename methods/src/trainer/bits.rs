@@ -94,7 +94,7 @@ impl Trainer {
 }
 
 /// Entries as a fingerprint holds them: `lane:operation/direction/part hash`.
-fn entries(trace: &OpTrace) -> Vec<String> {
+pub(crate) fn entries(trace: &OpTrace) -> Vec<String> {
     let lanes = trace.lanes.iter().flat_map(|(lane, records)| records.iter().map(move |record| (lane, record)));
     lanes
         .map(|(lane, record)| {

@@ -28,6 +28,7 @@ use crate::run::fingerprints::Detail;
 use crate::sweep::Sweep;
 
 pub use bits::StepBits;
+pub(crate) use bits::entries;
 pub use cut::Cut;
 pub(crate) use watch::Watch;
 
