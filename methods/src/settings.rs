@@ -96,3 +96,59 @@ pub fn resolve(spec: &MethodSpec, file: Option<&std::path::Path>, settings: &[St
 pub fn set_argument(config: &mut Config, key: &str, value: impl Into<toml::Value>) -> Result<()> {
     config.set(key, value.into(), Source::CommandLine)
 }
+
+/// Toy values for the keys that make methods large or slow: an encoder of a few channels on small pictures, narrow
+/// heads, few crops, clusters and negatives, and everything that learns in turns at once.
+const TOY: [&str; 30] = [
+    "backbone=resnet-small",
+    "stem=small",
+    "width=0.25",
+    "size=16",
+    "zero_init=false",
+    "hidden=32",
+    "dim=16",
+    "bottleneck=16",
+    "outputs=24",
+    "prototypes=12",
+    "classes=6",
+    "heads=2",
+    "small_crops=1",
+    "small_size=8",
+    "clusters=4",
+    "over_clusters=8",
+    "components=8",
+    "turns=both",
+    "negatives=4",
+    "restarts=1",
+    "runs=2",
+    "background=8",
+    "neighbours=3",
+    "hardest=8",
+    "between=4",
+    "towards=2",
+    "subnetworks=2",
+    "subnetwork_hidden=8",
+    "plain_epochs=0",
+    "relabellings=4",
+];
+
+/// Makes a toy of any method, for tests and golden hashes that run all of them: sets those of these keys that the method
+/// has, a queue of two batches, and statistics groups of 16 images where there are any.
+///
+/// # Errors
+/// `Config` when a value does not fit a method's key.
+pub fn shrink(config: &mut Config) -> Result<()> {
+    for setting in TOY {
+        let key = setting.split('=').next().unwrap_or(setting);
+        if config.entry(key).is_ok() {
+            config.apply_setting(setting)?;
+        }
+    }
+    if config.entry("queue").is_ok() && config.usize("queue")? > 0 {
+        config.apply_setting(&format!("queue={}", 2 * config.usize("batch")?))?;
+    }
+    if config.usize("bn_group")? > 16 {
+        config.apply_setting("bn_group=16")?;
+    }
+    Ok(())
+}

@@ -84,41 +84,14 @@ mod tests {
         assert_eq!(files, listed, "files of methods/src/zoo against METHODS");
     }
 
-    const SMALL: [&str; 10] = [
-        "zero_init=false",
-        "hidden=32",
-        "dim=16",
-        "bottleneck=16",
-        "outputs=24",
-        "prototypes=12",
-        "small_crops=1",
-        "small_size=8",
-        "clusters=4",
-        "turns=both",
-    ];
-
     /// A small configuration of `spec` for batches of `images`, and such a batch of noise.
     fn small(spec: &MethodSpec, images: usize, device: &Device) -> (Config, Plan, Views) {
         let mut config = settings::defaults(spec).unwrap();
         let batch = format!("batch={images}");
-        for setting in ["backbone=resnet-small", "stem=small", "width=0.25", "size=16", "warmup_epochs=0", &batch] {
+        for setting in ["warmup_epochs=0", &batch] {
             config.apply_setting(setting).unwrap();
         }
-        // Where the method has the key: narrow heads, few crops, and everything that learns in turns at once.
-        for setting in SMALL {
-            let key = setting.split('=').next().unwrap();
-            if config.entry(key).is_ok() {
-                config.apply_setting(setting).unwrap();
-            }
-        }
-        // Statistics groups that are whole in half a batch.
-        if config.usize("bn_group").unwrap() > 16 {
-            config.apply_setting("bn_group=16").unwrap();
-        }
-        // Only sub-networks that are the largest for some view have a gradient.
-        if spec.name == bregman::SPEC.name {
-            config.apply_setting("subnetworks=2").unwrap();
-        }
+        settings::shrink(&mut config).unwrap();
         let plan = Plan::of(&config, 10 * images).unwrap();
         let data = open(&format!("scenes:train={images},test=20"), Split::Train).unwrap();
         let loader = LoaderConfig { batch: images, views: (spec.views)(&config).unwrap(), ..LoaderConfig::default() };

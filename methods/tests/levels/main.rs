@@ -11,25 +11,20 @@ use selfsame_methods::run::fingerprints::{self, Field};
 use selfsame_methods::run::{CreateMode, RunDir};
 use selfsame_methods::{METHODS, MethodSpec, Pretrain, Silent, pretrain, settings};
 
-/// A narrow encoder on small pictures; every method takes these keys.
-const SMALL: [&str; 8] = [
-    "backbone=resnet-small",
-    "stem=small",
-    "width=0.125",
-    "size=16",
-    "warmup_epochs=0",
-    "eval_every=0",
-    "keep_checkpoints=9",
-    "seed=3",
-];
+const SETTINGS: [&str; 4] = ["warmup_epochs=0", "eval_every=0", "keep_checkpoints=9", "seed=3"];
+
+/// A contrastive method, one with a teacher and one with Sinkhorn: enough for every day. The ignored tests take all.
+const EVERY_DAY: [&str; 3] = ["simclr", "byol", "swav"];
 
 /// Records a run of `spec` with `images` images in batches of `batch`, on two threads.
 fn record(spec: &'static MethodSpec, out: &Path, images: usize, batch: usize, more: &[&str]) -> Recorded {
     let mut config = settings::defaults(spec).unwrap();
     let data = [format!("data=scenes:train={images},test=16"), format!("batch={batch}")];
-    for setting in data.iter().map(String::as_str).chain(SMALL).chain(more.iter().copied()) {
+    for setting in data.iter().map(String::as_str).chain(SETTINGS) {
         config.apply_setting(setting).unwrap();
     }
+    settings::shrink(&mut config).unwrap();
+    more.iter().for_each(|setting| config.apply_setting(setting).unwrap());
     let request = Pretrain {
         spec,
         config,
@@ -52,34 +47,45 @@ fn on(threads: usize) -> Execution {
     Execution::on(Device::cpu_with(threads).unwrap())
 }
 
-/// Levels 0 to 4 on the CPU, on a batch of four leaves.
 #[test]
+fn methods_have_the_same_bits_at_every_level() {
+    METHODS
+        .iter()
+        .filter(|spec| EVERY_DAY.contains(&spec.name))
+        .for_each(|spec| has_the_same_bits_at_every_level(spec));
+}
+
+#[test]
+#[ignore = "minutes: all methods"]
 fn every_method_has_the_same_bits_at_every_level() {
-    for spec in METHODS {
-        let folder = tempfile::tempdir().unwrap();
-        let recorded = record(spec, &folder.path().join("run"), 64, 64, &["epochs=2"]);
-        let mut seen = Vec::new();
-        for level in recorded.levels(None).unwrap() {
-            if level.execution.device.name() != "cpu" {
-                continue;
-            }
-            let case = format!("{} {}: {}", spec.name, level.name, level.what);
-            let ranks = level.execution.ranks;
-            let verdict = match replayed(&recorded, Some(level.steps), level.execution) {
-                Ok(verdict) => verdict,
-                // A method that cannot be cut says so, and so does an objective that wants equal shares of ranks.
-                Err(error) if error.kind() == ErrorKind::Numerics && level.name == "L2" => continue,
-                Err(error) if error.kind() == ErrorKind::Numerics && ranks == 3 => continue,
-                Err(error) => panic!("{case}: {error}"),
-            };
-            assert!(verdict.difference.is_none(), "{case}: {verdict:?}");
-            assert_eq!((verdict.from, verdict.through, verdict.compared), (0, 2, 3), "{case}");
-            seen.push(level.name);
+    METHODS.iter().for_each(|spec| has_the_same_bits_at_every_level(spec));
+}
+
+/// Levels 0 to 4 on the CPU, on a batch of four leaves.
+fn has_the_same_bits_at_every_level(spec: &'static MethodSpec) {
+    let folder = tempfile::tempdir().unwrap();
+    let recorded = record(spec, &folder.path().join("run"), 64, 64, &["epochs=2"]);
+    let mut seen = Vec::new();
+    for level in recorded.levels(None).unwrap() {
+        if level.execution.device.name() != "cpu" {
+            continue;
         }
-        let cuts = if spec.name == "simclr" { 6 } else { 0 };
-        for (name, least) in [("L0", 1), ("L1", 7), ("L2", cuts), ("L3", 2), ("L4", 1)] {
-            assert!(seen.iter().filter(|seen| **seen == name).count() >= least, "{}: {seen:?}", spec.name);
-        }
+        let case = format!("{} {}: {}", spec.name, level.name, level.what);
+        let ranks = level.execution.ranks;
+        let verdict = match replayed(&recorded, Some(level.steps), level.execution) {
+            Ok(verdict) => verdict,
+            // A method that cannot be cut says so, and so does an objective that wants equal shares of ranks.
+            Err(error) if error.kind() == ErrorKind::Numerics && level.name == "L2" => continue,
+            Err(error) if error.kind() == ErrorKind::Numerics && ranks == 3 => continue,
+            Err(error) => panic!("{case}: {error}"),
+        };
+        assert!(verdict.difference.is_none(), "{case}: {verdict:?}");
+        assert_eq!((verdict.from, verdict.through, verdict.compared), (0, 2, 3), "{case}");
+        seen.push(level.name);
+    }
+    let cuts = if spec.name == "simclr" { 6 } else { 0 };
+    for (name, least) in [("L0", 1), ("L1", 7), ("L2", cuts), ("L3", 2), ("L4", 1)] {
+        assert!(seen.iter().filter(|seen| **seen == name).count() >= least, "{}: {seen:?}", spec.name);
     }
 }
 
@@ -94,17 +100,28 @@ fn simclr_with_lars_has_the_same_bits_on_threads_and_ranks() {
     }
 }
 
-/// Level 4 through the GPU's kernels, which the host runs slowly: one step of one leaf.
 #[test]
+fn methods_have_the_same_bits_through_kernels() {
+    METHODS
+        .iter()
+        .filter(|spec| EVERY_DAY.contains(&spec.name))
+        .for_each(|spec| has_the_same_bits_through_kernels(spec));
+}
+
+#[test]
+#[ignore = "minutes: all methods"]
 fn every_method_has_the_same_bits_through_kernels() {
-    for spec in METHODS {
-        let folder = tempfile::tempdir().unwrap();
-        let recorded = record(spec, &folder.path().join("run"), 16, 16, &["epochs=1"]);
-        let kernels = recorded.levels(None).unwrap().pop().expect("the last level is that of the kernels");
-        assert_ne!(kernels.execution.device.name(), "cpu");
-        let verdict = replayed(&recorded, None, kernels.execution).unwrap();
-        assert!(verdict.difference.is_none() && verdict.compared == 2, "{}: {verdict:?}", spec.name);
-    }
+    METHODS.iter().for_each(|spec| has_the_same_bits_through_kernels(spec));
+}
+
+/// Level 4 through the GPU's kernels, which the host runs slowly: one step of one leaf.
+fn has_the_same_bits_through_kernels(spec: &'static MethodSpec) {
+    let folder = tempfile::tempdir().unwrap();
+    let recorded = record(spec, &folder.path().join("run"), 16, 16, &["epochs=1"]);
+    let kernels = recorded.levels(None).unwrap().pop().expect("the last level is that of the kernels");
+    assert_ne!(kernels.execution.device.name(), "cpu");
+    let verdict = replayed(&recorded, None, kernels.execution).unwrap();
+    assert!(verdict.difference.is_none() && verdict.compared == 2, "{}: {verdict:?}", spec.name);
 }
 
 #[test]
