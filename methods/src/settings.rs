@@ -99,7 +99,7 @@ pub fn set_argument(config: &mut Config, key: &str, value: impl Into<toml::Value
 
 /// Toy values for the keys that make methods large or slow: an encoder of a few channels on small pictures, narrow
 /// heads, few crops, clusters and negatives, and everything that learns in turns at once.
-const TOY: [&str; 30] = [
+const TOY: [&str; 29] = [
     "backbone=resnet-small",
     "stem=small",
     "width=0.25",
@@ -121,14 +121,13 @@ const TOY: [&str; 30] = [
     "negatives=4",
     "restarts=1",
     "runs=2",
-    "background=8",
     "neighbours=3",
     "hardest=8",
     "between=4",
     "towards=2",
     "subnetworks=2",
     "subnetwork_hidden=8",
-    "plain_epochs=0",
+    "plain_epochs=1",
     "relabellings=4",
 ];
 
@@ -146,6 +145,10 @@ pub fn shrink(config: &mut Config) -> Result<()> {
     }
     if config.entry("queue").is_ok() && config.usize("queue")? > 0 {
         config.apply_setting(&format!("queue={}", 2 * config.usize("batch")?))?;
+    }
+    // Nearest rows; in other methods a share.
+    if config.usize("background").is_ok() {
+        config.apply_setting("background=8")?;
     }
     if config.usize("bn_group")? > 16 {
         config.apply_setting("bn_group=16")?;
