@@ -230,7 +230,8 @@ impl Tolerance {
     pub fn accepts(self, got: u64, expected: u64, element: ElementType) -> bool {
         match (self, number(got, element), number(expected, element)) {
             (_, Some(a), Some(b)) if a.is_nan() || b.is_nan() => a.is_nan() && b.is_nan(),
-            (Tolerance::Within(bound), Some(a), Some(b)) => (a - b).abs() <= bound,
+            // Equal infinities have no difference.
+            (Tolerance::Within(bound), Some(a), Some(b)) => a == b || (a - b).abs() <= bound,
             _ => got == expected,
         }
     }

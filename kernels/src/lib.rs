@@ -47,6 +47,7 @@ macro_rules! host_only {
     )+};
 }
 host_only! {
+    pub mod bf16;
     pub mod case;
     pub mod host;
     pub mod isa;

@@ -13,10 +13,10 @@
 //! the same bits whatever the threads, tiles and ranks ([`Tensor::pair_log_sum_exp`]). [`Form::Materialised`] holds the
 //! 2N x 2N matrix, as most code does: to compare with.
 
-use crate::batch::{Batch, TEMPERATURE_RANGE, check_temperature, constant, is_temperature, row_dots, unit};
+use crate::batch::{Batch, TEMPERATURE_RANGE, check_temperature, constant, is_temperature, unit};
 use crate::sample_totals;
 use crate::spec::{CrossRank, Fact, LossCase, LossSpec, OptionSpec, Options, Port, Role};
-use selfsame_autograd::ops::{Excluded, PairSums, Pairs};
+use selfsame_autograd::ops::{Excluded, Inputs, PairSums, Pairs};
 use selfsame_autograd::{Domain, Gen, Tensor};
 use selfsame_engine::{Array, Comm, DType, Device, Error, ErrorKind, Result, Rows, ops};
 use selfsame_kernels::math::Real;
@@ -38,6 +38,9 @@ pub enum Form {
     /// Tile by tile: memory O(2N·D).
     #[default]
     Streaming,
+    /// Tile by tile, from unit vectors in f32 that are rounded to bf16; what is computed from their products is in f32.
+    /// The gradient is that of the rounded vectors.
+    Bf16,
     /// From the matrix of all similarities, a few matrices of 2N x 2N elements in all. Gradients over ranks agree to
     /// rounding, not to the bit: what a row receives as a negative of others is summed within ranks first.
     Materialised,
@@ -46,6 +49,12 @@ pub enum Form {
 impl Default for NtXent {
     fn default() -> NtXent {
         NtXent { temperature: 0.1, form: Form::Streaming }
+    }
+}
+
+impl NtXent {
+    fn inputs(&self) -> Inputs {
+        if self.form == Form::Bf16 { Inputs::Bf16 } else { Inputs::AsGiven }
     }
 }
 
@@ -67,7 +76,7 @@ impl Default for NtXent {
 ///
 /// # Errors
 /// `Shape` unless `z` has two axes and an even, positive number of rows; `Config` for a temperature that is not
-/// positive.
+/// positive; `DType` for [`Form::Bf16`] unless `z` is f32.
 #[track_caller]
 pub fn nt_xent(z: &Tensor, o: &NtXent) -> Result<Tensor> {
     nt_xent_of(z, None, o)
@@ -159,11 +168,10 @@ fn contrast(
     let batch = Batch::new(local, comm);
     let candidates = Candidates::new(ids, &batch, comm)?;
     let (log_denominator, watched) = match o.form {
-        Form::Streaming => streaming(u, o.temperature, &candidates, statistics, comm)?,
+        Form::Streaming | Form::Bf16 => streaming(u, o, &candidates, statistics, comm)?,
         Form::Materialised => (materialised(u, o.temperature, &candidates, comm)?, None),
     };
-    let (a, b) = (u.slice(0, 0, local)?, u.slice(0, local, 2 * local)?);
-    let positive = row_dots(&a, &b)?.scale(1.0 / o.temperature)?; // [n, 1]: both views have the same
+    let positive = u.partner_dots(o.inputs())?.scale(1.0 / o.temperature)?; // [n, 1]: both views have the same
     let l = log_denominator.reshape(&[2, local])?.transpose(0, 1)?.sub(&positive)?; // [n, 2]
     let loss = sample_totals(&l, batch.first, comm)?.sum_all()?.scale(1.0 / (2 * batch.global) as f64)?;
     Ok((loss, watched))
@@ -222,15 +230,15 @@ impl Candidates<'_> {
 /// ln Σ exp(u_i·u_m / τ) over the candidates, `[2n]`, tile by tile.
 fn streaming(
     u: &Tensor,
-    temperature: f64,
+    o: &NtXent,
     candidates: &Candidates<'_>,
     statistics: bool,
     comm: &Arc<Comm>,
 ) -> Result<(Tensor, Option<Contrast>)> {
     let excluded = candidates.excluded(u.device())?;
-    let pairs = Pairs { excluded, comm: Arc::clone(comm), parts: 2, statistics };
-    let sums = u.pair_log_sum_exp(&constant(1.0 / temperature, u)?, Some(1.0), &pairs)?;
-    let watched = watched(&sums, temperature, candidates, comm)?;
+    let pairs = Pairs { excluded, comm: Arc::clone(comm), parts: 2, statistics, inputs: o.inputs() };
+    let sums = u.pair_log_sum_exp(&constant(1.0 / o.temperature, u)?, Some(1.0), &pairs)?;
+    let watched = watched(&sums, o.temperature, candidates, comm)?;
     Ok((sums.value, watched))
 }
 
@@ -289,9 +297,25 @@ pub static SPEC: LossSpec = LossSpec {
             range: "0 or 1",
             doc: "1: hold the matrix of all similarities instead of going over it tile by tile",
         },
+        OptionSpec {
+            name: "bf16",
+            default: 0.0,
+            allowed: |x| x == 0.0 || x == 1.0,
+            range: "0 or 1",
+            doc: "1: multiply unit vectors that are rounded to bf16; not for the materialised form",
+        },
     ],
     run: |inputs, options| {
-        let form = if options.get("materialised")? == 1.0 { Form::Materialised } else { Form::Streaming };
+        let form = match (options.get("materialised")? == 1.0, options.get("bf16")? == 1.0) {
+            (false, false) => Form::Streaming,
+            (false, true) => Form::Bf16,
+            (true, false) => Form::Materialised,
+            (true, true) => {
+                return Err(
+                    Error::new(ErrorKind::Config, "ntxent", "materialised = 1 and bf16 = 1").expected("one of them")
+                );
+            }
+        };
         let o = NtXent { temperature: options.get("temperature")?, form };
         let loss = nt_xent_of(&inputs["z"], inputs.get("ids").map(Tensor::array), &o)?;
         Ok(BTreeMap::from([("loss".to_string(), loss)]))

@@ -234,3 +234,55 @@ fn wrong_input_is_named() {
     let unknown = find(LOSSES, "nt-xnet").map(|s| s.name).unwrap_err();
     assert!(unknown.sentence().contains("'ntxent'"));
 }
+
+/// Rounding moves a unit vector by 2^-9 of itself at most, and so a similarity by 2^-8.
+#[test]
+fn bf16_inputs_are_near_f32() {
+    let device = Device::cpu_with(2).unwrap();
+    let (rows, d) = (600, 40);
+    let z: Vec<f32> = random(rows, d, 20).into_iter().map(|x| x as f32).collect();
+    let z = Tensor::leaf(Array::from_slice(&z, &[rows, d], &device).unwrap());
+    let [full, rounded] = [Form::Streaming, Form::Bf16].map(|form| {
+        let loss = nt_xent(&z, &NtXent { temperature: 0.2, form }).unwrap();
+        let dz = loss.backward().unwrap().get(&z).unwrap().unwrap();
+        assert_eq!(dz.dtype(), DType::F32);
+        (loss.array().item::<f64>().unwrap(), dz.to_vec::<f32>().unwrap())
+    });
+    assert!(full.0 != rounded.0 && (full.0 - rounded.0).abs() < 2.0 / 256.0 / 0.2, "{} and {}", full.0, rounded.0);
+    let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    let apart = norm(&mut full.1.iter().zip(&rounded.1).map(|(a, b)| a - b));
+    assert!(apart < 0.01 * norm(&mut full.1.iter().copied()), "{apart}");
+
+    let wide = Tensor::leaf(ops::cast(z.array(), DType::F64).unwrap());
+    let refused = nt_xent(&wide, &NtXent { temperature: 0.2, form: Form::Bf16 });
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::DType);
+}
+
+/// Memory of loss and gradient beside the embeddings and their gradient, in bytes.
+fn memory_beyond(rows: usize, d: usize) -> usize {
+    let device = Device::cpu_with(2).unwrap();
+    let noise = Key::new(5, Purpose::Check).stream(21, 0, 0);
+    let z = Tensor::leaf(ops::normal(&[rows, d], DType::F32, 0.0, 1.0, &noise, &device).unwrap());
+    let cpu = device.host();
+    cpu.memory().reset_peak();
+    let before = device.memory().live + cpu.scratch_bytes();
+    let gradient = nt_xent(&z, &HALF).unwrap().backward().unwrap().get(&z).unwrap();
+    assert!(gradient.is_some());
+    device.memory().peak + cpu.scratch_bytes() - before - rows * d * size_of::<f32>()
+}
+
+const MOST: usize = 64 << 20;
+
+/// As many elements as 32,768 rows of 128, and an eighth of the pairs' work.
+#[test]
+fn memory_is_a_few_copies_of_the_embeddings() {
+    let beyond = memory_beyond(4096, 1024);
+    assert!(beyond <= MOST, "{beyond} bytes");
+}
+
+#[test]
+#[ignore = "minutes in an unoptimised build"]
+fn thirty_two_thousand_rows_take_64_mib() {
+    let beyond = memory_beyond(32768, 128);
+    assert!(beyond <= MOST, "{beyond} bytes");
+}

@@ -52,6 +52,7 @@ mod pad;
 mod pair_log_sum_exp;
 mod pair_softplus_sum;
 mod pairs;
+mod partner_dots;
 mod permute;
 mod pow_scalar;
 mod relu;
@@ -79,7 +80,7 @@ use selfsame_engine::Result;
 
 pub use batch_norm::{BatchMoments, BatchNorm, BatchNormed, BatchStats};
 pub use dropout::DropoutKey;
-pub use pairs::{Excluded, PairSums, Pairs};
+pub use pairs::{Excluded, Inputs, PairSums, Pairs};
 
 /// What an operation's file needs.
 mod prelude {
@@ -137,6 +138,7 @@ pub const OPS: &[&OpSpec] = &[
     &pad::PAD,
     &pair_log_sum_exp::PAIR_LOG_SUM_EXP,
     &pair_softplus_sum::PAIR_SOFTPLUS_SUM,
+    &partner_dots::PARTNER_DOTS,
     &permute::PERMUTE,
     &pow_scalar::POW_SCALAR,
     &relu::RELU,

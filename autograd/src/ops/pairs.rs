@@ -13,6 +13,39 @@ use selfsame_engine::{Comm, DType};
 pub use selfsame_engine::ops::Excluded;
 use std::sync::Arc;
 
+/// In what type rows are multiplied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Inputs {
+    /// In their own.
+    #[default]
+    AsGiven,
+    /// Rows in f32, rounded to bf16; everything else is computed in f32. The gradient is that of the rounded rows,
+    /// passed on as that of the rows.
+    Bf16,
+}
+
+impl Inputs {
+    /// The rows as they are multiplied.
+    pub(super) fn rounded(self, op: &'static str, rows: &Array) -> Result<Array> {
+        match self {
+            Inputs::AsGiven => Ok(rows.clone()),
+            Inputs::Bf16 if rows.dtype() == DType::F32 => ops::cast(rows, DType::BF16),
+            Inputs::Bf16 => {
+                Err(Error::new(ErrorKind::DType, op, format!("rows in {}, to round to bf16", rows.dtype()))
+                    .expected("rows in f32"))
+            }
+        }
+    }
+
+    /// Rounded rows in the type that their products are computed in.
+    pub(super) fn widened(self, rows: &Array) -> Result<Array> {
+        match self {
+            Inputs::AsGiven => Ok(rows.clone()),
+            Inputs::Bf16 => ops::cast(rows, DType::F32),
+        }
+    }
+}
+
 /// Which pairs are summed, and over which ranks.
 #[derive(Clone)]
 pub struct Pairs {
@@ -25,11 +58,14 @@ pub struct Pairs {
     pub parts: usize,
     /// Whether to compute what a log wants beside the sums: see [`PairSums`].
     pub statistics: bool,
+    /// In what type the rows and columns are multiplied.
+    pub inputs: Inputs,
 }
 
 impl Default for Pairs {
     fn default() -> Pairs {
-        Pairs { excluded: Excluded::None, comm: Arc::new(Comm::single()), parts: 1, statistics: false }
+        let comm = Arc::new(Comm::single());
+        Pairs { excluded: Excluded::None, comm, parts: 1, statistics: false, inputs: Inputs::AsGiven }
     }
 }
 
@@ -213,7 +249,11 @@ impl Op for PairOp {
     }
 
     fn forward(&self, x: &[&Array], save: &mut Saved) -> Result<Vec<Array>> {
-        let (rows, columns, parameters) = self.operands(x);
+        let (.., parameters) = self.operands(x);
+        let rounded = |x: &&Array| self.pairs.inputs.rounded(self.spec.name, x);
+        let vectors = x[..parameters].iter().map(rounded).collect::<Result<Vec<_>>>()?;
+        let x: Vec<&Array> = vectors.iter().chain(x[parameters..].iter().copied()).collect();
+        let (rows, columns, _) = self.operands(&x);
         self.check(rows)?;
         let sums = self.sums(rows, columns, self.term(&x[parameters..])?)?;
         x.iter().for_each(|x| save.keep(x));

@@ -1,5 +1,6 @@
 //! The CPU device: its worker threads, its memory pool, and the loops behind every primitive.
 
+mod bf16;
 pub(crate) mod contract;
 mod memory;
 mod pages;

@@ -4,18 +4,21 @@
 //! sum runs over blocks of 512 columns in order, so its bits depend neither on tiles nor on which rows are at hand:
 //! some rows of a problem, with all its columns, have the results that they have in the whole.
 //!
+//! Rows and columns in bf16 are multiplied as [`contract_bf16`](selfsame_kernels::reference::contract_bf16) says; all that
+//! is computed from their dot products, and the gradients, are in f32, as the results are.
+//!
 //! Of each function there are three forms: rows alone; rows and columns of one matrix (each column is then a row of the
 //! transposed problem) from one pass; and rows that are the columns, where each pair is computed once. The bits are
 //! those of the first form.
 
-use super::operand::same_kind;
-use super::{Float, cast, kernels_for, with_real};
-use crate::cpu::pairs::{Mask, Problem, Side, Sides, Statistics, Sums, pair_gradients, pair_sums};
+use super::operand::{same_device, same_kind};
+use super::{Float, cast, kernels_for, unsupported};
+use crate::cpu::pairs::{Mask, Problem, Side, Sides, Statistics, Stored, Sums, pair_gradients, pair_sums};
 use crate::gpu::pairs::Pairs;
 use crate::profile::Work;
-use crate::{Array, Device, Error, ErrorKind, Result};
+use crate::{Array, DType, Device, Element, Error, ErrorKind, Result, bf16};
 
-pub use crate::cpu::pairs::PairTerm;
+pub use selfsame_kernels::reference::PairTerm;
 
 /// Pairs that take no part, on indices of all rows and columns.
 #[derive(Clone, Debug, Default)]
@@ -123,7 +126,7 @@ pub struct PairSide<'a> {
 /// The sums of `rows` `[m, d]` over `columns` `[n, d]`.
 ///
 /// # Errors
-/// `Shape` when shapes do not fit; `DType` unless both are f32 or both f64; `Config` for lists out of order.
+/// `Shape` when shapes do not fit; `DType` unless both are f32, both f64 or both bf16; `Config` for lists out of order.
 pub fn pair_rows(
     rows: &Array,
     columns: &Array,
@@ -245,10 +248,32 @@ impl Operands {
         Work::moving(bytes).flop(2 * d * (dots + (products - 1) * pairs)).special(dots)
     }
 
-    fn problem<T: Float>(&self, term: PairTerm, sides: Sides) -> Result<Problem<'_, T>> {
+    fn problem<S: Stored + Element>(&self, term: PairTerm, sides: Sides) -> Result<Problem<'_, S>> {
         let (rows, columns) = (self.rows.as_slice()?, self.columns.as_slice()?);
         Ok(Problem { rows, columns, dims: self.dims, term: term.cast(), mask: &self.mask, sides })
     }
+}
+
+/// Runs an expression with type names bound to that of the rows and to that of the numbers computed from them.
+macro_rules! with_rows {
+    ($op:expr, $dtype:expr, [$S:ident, $T:ident], $body:expr) => {
+        match $dtype {
+            DType::F32 => with_rows!(@ f32, f32, [$S, $T], $body),
+            DType::F64 => with_rows!(@ f64, f64, [$S, $T], $body),
+            DType::BF16 => with_rows!(@ bf16, f32, [$S, $T], $body),
+            other => Err(unsupported($op, other, "f32, f64 or bf16")),
+        }
+    };
+    (@ $s:ty, $t:ty, [$S:ident, $T:ident], $body:expr) => {{
+        type $S = $s;
+        type $T = $t;
+        $body
+    }};
+}
+
+/// The type of what is computed from rows.
+fn computed_in(rows: DType) -> DType {
+    if rows == DType::BF16 { DType::F32 } else { rows }
 }
 
 fn shapes(op: &'static str, rows: &Array, columns: &Array) -> Error {
@@ -279,14 +304,14 @@ fn forward(
         };
         return Ok([of_rows, of_columns]);
     }
-    with_real!(op, arrays[0].dtype(), T, {
-        let problem = operands.problem::<T>(term, sides)?;
+    with_rows!(op, arrays[0].dtype(), [S, T], {
+        let problem = operands.problem::<S>(term, sides)?;
         let PairStatistics { weighted_dot, top } = statistics;
         let cx = device.host().contraction();
         let [rows, columns] = pair_sums(&cx, &problem, Statistics { weighted_dot, top });
         Ok([
-            results(device, op, &rows.0, &rows.1, statistics)?,
-            results(device, op, &columns.0, &columns.1, statistics)?,
+            results::<T>(device, op, &rows.0, &rows.1, statistics)?,
+            results::<T>(device, op, &columns.0, &columns.1, statistics)?,
         ])
     })
 }
@@ -343,14 +368,14 @@ fn backward(
         };
         return Ok([of_rows, of_columns]);
     }
-    with_real!(op, arrays[0].dtype(), T, {
-        let problem = operands.problem::<T>(term, sides)?;
+    with_rows!(op, arrays[0].dtype(), [S, T], {
+        let problem = operands.problem::<S>(term, sides)?;
         let sides_of: [Side<'_, T>; 2] = [
             Side { weight: row[0].as_slice()?, value: row[1].as_slice()? },
             Side { weight: column[0].as_slice()?, value: column[1].as_slice()? },
         ];
         let to_columns = if sides == Sides::Both { n } else { 0 };
-        let mut of_columns = Array::zeros(&[to_columns, d], arrays[0].dtype(), device)?;
+        let mut of_columns = Array::zeros(&[to_columns, d], computed_in(arrays[0].dtype()), device)?;
         let of_rows = Array::build::<T>(device, &[m, d], op, |cpu, to_rows| {
             pair_gradients(&cpu.contraction(), &problem, sides_of, to_rows, of_columns.make_mut::<T>()?);
             Ok(())
@@ -360,15 +385,20 @@ fn backward(
 }
 
 /// Weight and value of a side, zeros where there is none.
-fn side(op: &'static str, name: &str, side: Option<PairSide<'_>>, len: usize, like: &Array) -> Result<[Array; 2]> {
+fn side(op: &'static str, name: &str, side: Option<PairSide<'_>>, len: usize, rows: &Array) -> Result<[Array; 2]> {
+    let (dtype, device) = (computed_in(rows.dtype()), rows.device());
     let Some(PairSide { weight, value }) = side else {
-        let weight = Array::zeros(&[len], like.dtype(), like.device())?;
+        let weight = Array::zeros(&[len], dtype, device)?;
         // So that weight exp(x - value) is 0 for every x: exp(x) alone can overflow.
-        let value = cast(&Array::full(f32::INFINITY, &[len], like.device())?, like.dtype())?;
+        let value = cast(&Array::full(f32::INFINITY, &[len], device)?, dtype)?;
         return Ok([weight, value]);
     };
     for x in [weight, value] {
-        same_kind(op, like, x)?;
+        same_device(op, rows, x)?;
+        if x.dtype() != dtype {
+            return Err(Error::new(ErrorKind::DType, op, format!("{name} weights or values in {}", x.dtype()))
+                .expected(format!("{dtype}, for rows in {}", rows.dtype())));
+        }
         if x.shape() != [len] {
             return Err(Error::new(ErrorKind::Shape, op, format!("{name} weights or values {:?}", x.shape()))
                 .expected(format!("[{len}]")));

@@ -128,7 +128,7 @@ fn row_sums<F: Form, const R: usize>(
                         if taken {
                             sums[i].lead = Real::max(sums[i].lead, x);
                         }
-                    } else if within(column, k.count) {
+                    } else {
                         sums[i].take(dot, F::e(x, 0.0), F::softplus(x), column, taken);
                     }
                 });

@@ -83,6 +83,12 @@ sources! {
     DEPTHWISE "device/depthwise.rs";
     LAYOUT "device/layout.rs";
     OPTIM "device/optim.rs";
+    PAIRS "device/pairs.rs";
+    PAIRS_DOTS "device/pairs/dots.rs";
+    PAIRS_GRADIENT "device/pairs/gradient.rs";
+    PAIRS_SYMMETRIC "device/pairs/symmetric.rs";
+    PAIRS_TENSOR "device/pairs/tensor.rs";
+    PAIRS_TERM "device/pairs/term.rs";
     REDUCE "device/reduce.rs";
     ROW "device/reduce/row.rs";
     ROW_BLOCK "device/reduce/row/block.rs";
@@ -114,6 +120,8 @@ const LARGEST_SWAPPED: &str = "lanes 2 i and 2 i + 1 change places: the largest 
     a row that has both shows no difference when it is shifted by either";
 const WORDS_SWAPPED: &str = "words 2 i and 2 i + 1 change places in both operands: the same products are added, in an \
     order that a tensor core does not promise";
+const NO_DEPTH: &str = "a step of depth 0 multiplies nothing, and all threads pass its barrier";
+const WHOLE_FOURS: &str = "positions and end are multiples of 4: none is the last alone";
 const SAME_ELEMENTS: &str = "the path for what is cut by the end moves the elements of a whole part just as well";
 
 /// The equivalent mutations of the kernels of [`crate::device`]. Those of a loop over u32 that goes on past its end
@@ -196,4 +204,25 @@ pub static EQUIVALENT: &[Equivalent] = equivalents! {
         => "the last of the loop's three: what a lane read of the tile, it alone writes in the next turn";
     OPTIM: Strided [EndMinus] "strided(lane, fours, 4 * STEP)"
         => "the end is a multiple of 64 and a lane's position is below 16 modulo 64: none is the last alone";
+
+    PAIRS: Strided [EndPlus EndRemoved] "strided(start, end, BLOCK)" of ["pair_rows_online"]
+        => "a block behind the last joins with exp(-infinity) = 0 times +0: sums, which have a term of size 1, stay";
+    PAIRS_DOTS: Strided [EndPlus] "strided(0, rows.d, LEN)" of
+        ["pair_grad_fixed" "pair_grad_fixed_wide" "pair_grad_online" "pair_grad_online_wide" "pair_grad_softplus"
+        "pair_grad_softplus_wide"]
+        => "rows have at most 256 elements: there is one chunk, far from its end";
+    PAIRS_DOTS: Strided [EndPlus] "strided(start, end, DEPTH)" => NO_DEPTH;
+    PAIRS_DOTS: Strided [EndMinus] "strided(0, fours, 4)" => WHOLE_FOURS;
+    PAIRS_GRADIENT: Strided [EndPlus] "strided(first, end, STEP)" => NO_DEPTH;
+    PAIRS_GRADIENT: Strided [EndMinus] "strided(0, fours, 4)" => WHOLE_FOURS;
+    PAIRS_TERM: Within [EndPlus EndRemoved] "within(column, self.columns) && self.allows" of
+        ["pair_grad_fixed" "pair_grad_fixed_wide" "pair_grad_online" "pair_grad_online_wide" "pair_grad_softplus"
+        "pair_grad_softplus_wide" "pair_weights_fixed" "pair_weights_online" "pair_weights_softplus"]
+        => "G behind the last column is neither read nor written";
+    PAIRS_SYMMETRIC: Within [EndPlus EndMinus EndRemoved] "within(row, n) { sums.take"
+        => "sums of columns are kept right of the diagonal alone, where a block of rows is whole";
+    PAIRS_TENSOR: Within [EndPlus EndRemoved] "within(line, self.count)" of
+        ["pair_rows_bf16_fixed" "pair_rows_bf16_online"]
+        => "a line behind the last repeats that line, and its products are not counted";
+    PAIRS_TENSOR: Within [EndMinus] "within(at, here) { self.data.get4(start)" => WHOLE_FOURS;
 };

@@ -13,9 +13,9 @@ mod samples;
 mod sinkhorn;
 
 pub use chain::Chain;
-pub use contraction::contract;
+pub use contraction::{contract, contract_bf16};
 pub use convolution::{Conv2d, conv2d, conv2d_input_grad, conv2d_weight_grad};
-pub use pairs::{PairRow, PairTerm, PairWeights, pair_rows, pair_rows_grad};
+pub use pairs::{PairRow, PairTerm, PairWeights, pair_rows, pair_rows_bf16, pair_rows_grad, pair_rows_grad_bf16};
 pub use rows::{
     LayerNorm, l2_normalize, lane_dot, lane_max, lane_min, lane_sum, lane_sum_exp, lane_sum_sq, lane_sum_sq_centred,
     layer_norm, log_softmax, log_sum_exp, norm_sq, softmax,

@@ -4,21 +4,24 @@
 //! contraction over columns, so any tiling has these bits. As dot_ij has the same terms in the same order as dot_ji,
 //! the matrix of q = k is symmetric to the bit, and one tile may serve both sides.
 
-use super::contract;
+use super::{contract, contract_bf16};
+use crate::bf16::split_bf16;
 use crate::math::Real;
 use crate::order::{CHUNK, LANES};
 
-/// What is added up over the columns of a row.
+/// What is added up over the columns of a row; `T` is the type of its parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum PairTerm<T> {
-    /// e^x with x = dot scale; e = exp(fma(dot, scale, -shift)). For similarities of known bound.
+pub enum PairTerm<T = f64> {
+    /// e^x with x = dot scale; e = exp(fma(dot, scale, -shift)). For similarities of known bound: where 2 shift is not
+    /// far from 88 in f32, sums underflow, and [`PairTerm::Exp`] is the form to take.
     ExpShifted {
         /// Multiplies the dot product: 1 / temperature.
         scale: T,
         /// The same for all pairs: the largest x that can occur.
         shift: T,
     },
-    /// e^x with x = dot scale; e = exp(x - shift), the shift being the largest x of the column block.
+    /// e^x with x = dot scale; e = exp(x - shift), the shift being the largest x of the column block. For all
+    /// similarities.
     Exp {
         /// Multiplies the dot product: 1 / temperature.
         scale: T,
@@ -30,6 +33,30 @@ pub enum PairTerm<T> {
         /// Added to it.
         bias: T,
     },
+}
+
+impl PairTerm {
+    /// The same with parameters of another type, rounded.
+    pub fn cast<T: Real>(self) -> PairTerm<T> {
+        match self {
+            PairTerm::ExpShifted { scale, shift } => {
+                PairTerm::ExpShifted { scale: T::from_f64(scale), shift: T::from_f64(shift) }
+            }
+            PairTerm::Exp { scale } => PairTerm::Exp { scale: T::from_f64(scale) },
+            PairTerm::Softplus { scale, bias } => {
+                PairTerm::Softplus { scale: T::from_f64(scale), bias: T::from_f64(bias) }
+            }
+        }
+    }
+}
+
+impl<T: Copy> PairTerm<T> {
+    /// What multiplies the dot product.
+    pub fn scale(&self) -> T {
+        match *self {
+            PairTerm::ExpShifted { scale, .. } | PairTerm::Exp { scale } | PairTerm::Softplus { scale, .. } => scale,
+        }
+    }
 }
 
 /// What is known of a row after all its columns.
@@ -69,7 +96,26 @@ pub fn pair_rows<T: Real>(
     term: PairTerm<T>,
     excluded: impl Fn(usize, usize) -> bool,
 ) -> Vec<PairRow<T>> {
-    let dots = contract(m, n, d, q, &transpose(n, d, k));
+    rows_of_dots([m, n], &contract(m, n, d, q, &transpose(n, d, k)), term, excluded)
+}
+
+/// [`pair_rows`] of bf16 rows and columns, given as their bits, from the dot products of [`contract_bf16`].
+pub fn pair_rows_bf16(
+    [m, n, d]: [usize; 3],
+    q: &[u16],
+    k: &[u16],
+    term: PairTerm<f32>,
+    excluded: impl Fn(usize, usize) -> bool,
+) -> Vec<PairRow<f32>> {
+    rows_of_dots([m, n], &contract_bf16([m, n, d], &[q], &transpose(n, d, k)), term, excluded)
+}
+
+fn rows_of_dots<T: Real>(
+    [m, n]: [usize; 2],
+    dots: &[T],
+    term: PairTerm<T>,
+    excluded: impl Fn(usize, usize) -> bool,
+) -> Vec<PairRow<T>> {
     let row = |i: usize| {
         let dot = &dots[i * n..][..n];
         let taken = |j: usize| !excluded(i, j);
@@ -106,7 +152,36 @@ pub fn pair_rows_grad<T: Real>(
     column: PairWeights<'_, T>,
     excluded: impl Fn(usize, usize) -> bool,
 ) -> Vec<T> {
-    let dots = contract(m, n, d, q, &transpose(n, d, k));
+    let g = weights_of_dots([m, n], &contract(m, n, d, q, &transpose(n, d, k)), term, row, column, excluded);
+    contract(m, d, n, &g, k).into_iter().map(|sum| sum * term.scale()).collect()
+}
+
+/// [`pair_rows_grad`] of bf16 rows and columns, given as their bits. G is taken as the sum of two bf16 numbers, G
+/// rounded and what that leaves rounded, which go through [`contract_bf16`] one after the other.
+pub fn pair_rows_grad_bf16(
+    [m, n, d]: [usize; 3],
+    q: &[u16],
+    k: &[u16],
+    term: PairTerm<f32>,
+    row: PairWeights<'_, f32>,
+    column: PairWeights<'_, f32>,
+    excluded: impl Fn(usize, usize) -> bool,
+) -> Vec<f32> {
+    let dots = contract_bf16([m, n, d], &[q], &transpose(n, d, k));
+    let g = weights_of_dots([m, n], &dots, term, row, column, excluded);
+    let (high, low): (Vec<u16>, Vec<u16>) = g.into_iter().map(split_bf16).unzip();
+    contract_bf16([m, d, n], &[&high, &low], k).into_iter().map(|sum| sum * term.scale()).collect()
+}
+
+/// G `[m, n]`.
+fn weights_of_dots<T: Real>(
+    [m, n]: [usize; 2],
+    dots: &[T],
+    term: PairTerm<T>,
+    row: PairWeights<'_, T>,
+    column: PairWeights<'_, T>,
+    excluded: impl Fn(usize, usize) -> bool,
+) -> Vec<T> {
     let pair = |i: usize, j: usize| match term {
         _ if excluded(i, j) => T::ZERO,
         PairTerm::ExpShifted { scale, shift } => {
@@ -122,11 +197,7 @@ pub fn pair_rows_grad<T: Real>(
             Real::sigmoid(x) * (row.weight[i] + column.weight[j])
         }
     };
-    let g: Vec<T> = (0..m * n).map(|at| pair(at / n, at % n)).collect();
-    let scale = match term {
-        PairTerm::ExpShifted { scale, .. } | PairTerm::Exp { scale } | PairTerm::Softplus { scale, .. } => scale,
-    };
-    contract(m, d, n, &g, k).into_iter().map(|sum| sum * scale).collect()
+    (0..m * n).map(|at| pair(at / n, at % n)).collect()
 }
 
 /// One side of [`pair_rows_grad`].
@@ -181,7 +252,7 @@ fn block<T: Real>(
         largest,
         value,
         sum: lanes(T::ZERO, &|s, j| s + e(j), &|a, b| a + b),
-        weighted_dot: lanes(T::ZERO, &|s, j| Real::mul_add(e(j), dot[j], s), &|a, b| a + b),
+        weighted_dot: lanes(T::ZERO, &|s, j| if taken(j) { Real::mul_add(e(j), dot[j], s) } else { s }, &|a, b| a + b),
     }
 }
 
@@ -211,13 +282,14 @@ fn shift_of<T: Real>(largest: T) -> T {
     if largest.is_finite() { largest } else { T::ZERO }
 }
 
-fn transpose<T: Real>(rows: usize, columns: usize, x: &[T]) -> Vec<T> {
+fn transpose<T: Copy>(rows: usize, columns: usize, x: &[T]) -> Vec<T> {
     (0..rows * columns).map(|at| x[at % rows * columns + at / rows]).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::half_precision::{bf16_bits_of_f32, f32_of_bf16_bits};
 
     fn noise(seed: u64, len: usize) -> Vec<f64> {
         crate::case::noise(len, seed).into_iter().map(f64::from).collect()
@@ -274,6 +346,48 @@ mod tests {
         for (a, b) in fixed.iter().zip(&online) {
             assert!((a.value - b.value).abs() < 1e-12 && a.top == b.top);
             assert!((a.weighted_dot / a.sum - b.weighted_dot / b.sum).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn bf16_is_near_f32() {
+        let dims @ [m, n, d] = [3, 600, 40];
+        let bits = |x: &f64| bf16_bits_of_f32(*x as f32 / 8.0);
+        let (q, k): (Vec<u16>, Vec<u16>) =
+            (noise(5, m * d).iter().map(bits).collect(), noise(6, n * d).iter().map(bits).collect());
+        let wide = |x: &[u16]| -> Vec<f64> { x.iter().map(|x| f64::from(f32_of_bf16_bits(*x))).collect() };
+        let term = PairTerm::Exp { scale: 1.5 };
+        let rows = pair_rows_bf16(dims, &q, &k, term.cast(), |i, j| i == j);
+        let exact = pair_rows(dims, &wide(&q), &wide(&k), term, |i, j| i == j);
+        assert!(rows.iter().zip(&exact).all(|(a, b)| (f64::from(a.value) - b.value).abs() < 1e-6 && a.top == b.top));
+
+        let (values, exact_values): (Vec<f32>, Vec<f64>) =
+            rows.iter().zip(&exact).map(|(a, b)| (a.value, b.value)).unzip();
+        let (none, none_wide) = (vec![0.0; n], vec![0.0; n]);
+        let [row, column] =
+            [(&[1.0; 3][..], &values), (&none[..], &none)].map(|(weight, value)| PairWeights { weight, value });
+        let found = pair_rows_grad_bf16(dims, &q, &k, term.cast(), row, column, |_, _| false);
+        let [row, column] = [(&[1.0; 3][..], &exact_values), (&none_wide[..], &none_wide)]
+            .map(|(weight, value)| PairWeights { weight, value });
+        let expected = pair_rows_grad(dims, &wide(&q), &wide(&k), term, row, column, |_, _| false);
+        // Two parts of 8 bits: what they leave of a weight is below 2^-17 of it.
+        let largest = expected.iter().fold(0f64, |largest, x| largest.max(x.abs()));
+        assert!(found.iter().zip(&expected).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5 * largest));
+    }
+
+    #[test]
+    fn an_excluded_pair_adds_nothing_whatever_its_dot_product() {
+        let terms = [
+            PairTerm::ExpShifted { scale: 1.0, shift: 0.0 },
+            PairTerm::Exp { scale: 1.0 },
+            PairTerm::Softplus { scale: 1.0, bias: 0.0 },
+        ];
+        for term in terms {
+            for wild in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
+                let with = pair_rows([1, 3, 1], &[1.0], &[0.5, wild, -0.25], term, |_, j| j == 1);
+                let without = pair_rows([1, 3, 1], &[1.0], &[0.5, 0.0, -0.25], term, |_, j| j == 1);
+                assert_eq!(with, without, "{term:?} {wild}");
+            }
         }
     }
 

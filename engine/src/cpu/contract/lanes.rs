@@ -5,7 +5,7 @@ use super::micro::Kernels;
 use selfsame_kernels::isa::Isa;
 
 /// A floating-point type that can be contracted.
-pub(crate) trait Real: Copy + Send + Sync + PartialEq + std::fmt::Debug + 'static {
+pub(crate) trait Real: super::Plain + Send + Sync + PartialEq + std::fmt::Debug + 'static {
     /// Positive zero, where every chain of multiply-adds starts.
     const ZERO: Self;
 

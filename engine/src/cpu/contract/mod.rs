@@ -46,8 +46,8 @@ mod tests;
 pub(crate) use conv::{ConvShape, conv2d, conv2d_input_grad};
 pub(crate) use lanes::Real;
 pub(crate) use matmul::{Matrix, matmul};
-pub(super) use scratch::Lease;
 pub(crate) use scratch::Scratch;
+pub(crate) use scratch::{Lease, Plain};
 pub(crate) use weight_grad::{conv2d_weight_grad, linear_weight_grad};
 
 use super::Workers;
@@ -82,7 +82,7 @@ impl<'a> Context<'a> {
 
 /// A mutable slice that tasks write disjoint parts of.
 #[derive(Clone, Copy)]
-pub(super) struct SharedMut<T> {
+pub(crate) struct SharedMut<T> {
     start: *mut T,
     len: usize,
 }

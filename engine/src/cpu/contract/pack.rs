@@ -111,13 +111,19 @@ impl<'a, T: Real> Packed<'a, T> {
         Packed { ahead: Some(data), ..packed }
     }
 
+    /// An operand that is packed now if its memory is `most` bytes at most, else on demand.
+    pub(in crate::cpu) fn ahead_within(cx: &Context<'a>, operand: &Operand<'a, T>, most: usize) -> Packed<'a, T> {
+        let bytes = operand.k * operand.n * size_of::<T>();
+        if bytes <= most { Packed::ahead(cx, operand) } else { Packed::on_demand(cx, operand) }
+    }
+
     /// Whether each task packs for itself.
     pub(super) fn is_on_demand(&self) -> bool {
         self.ahead.is_none()
     }
 
     /// Elements of scratch that [`Packed::block`] needs for `panels` panels.
-    pub(super) fn block_len(&self, panels: usize) -> usize {
+    pub(in crate::cpu) fn block_len(&self, panels: usize) -> usize {
         if self.is_on_demand() { self.operand.k.min(CHUNK) * panels * 2 * self.kernels.width } else { 0 }
     }
 

@@ -8,9 +8,10 @@
 
 use super::super::contract::micro::{Kernels, MAX_ROWS, Output, Run};
 use super::super::contract::pack::{Operand, Packed, Panel};
-use super::super::contract::{self, Context, Lease, SharedMut};
-use super::tiles::{Dots, STRIDE, strips, tile_len};
-use super::{Num, PairTerm, Problem, Sides, block_of, terms};
+use super::super::contract::{self, Context, Lease, Plain, SharedMut};
+use super::stored::{DotProducts, DotStrips, GradientProducts};
+use super::tiles::{Dots, MOST_AHEAD, STRIDE, strips, tile_len};
+use super::{Num, PairTerm, Problem, Sides, Stored, block_of, terms};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::math::Real;
 use selfsame_kernels::order::CHUNK;
@@ -18,6 +19,9 @@ use std::ops::Range;
 
 /// Pieces that a tile is cut into where there are few of them.
 const PIECES: usize = 4;
+
+/// Pieces are cut at multiples of this: what the products of bf16 rows take at once.
+const UNIT: usize = 32;
 
 /// One side of a gradient: by row or by column.
 #[derive(Clone, Copy, Debug)]
@@ -30,34 +34,21 @@ pub(crate) struct Side<'a, T> {
 
 /// The gradient of the rows, and for [`Sides::Both`] that of the columns, in `to_rows` and `to_columns`. For
 /// [`Sides::Symmetric`] `column` is `row`, and the gradient is that of rows and columns as one.
-pub(crate) fn pair_gradients<T: Num>(
+pub(crate) fn pair_gradients<S: Stored>(
     cx: &Context<'_>,
-    problem: &Problem<'_, T>,
-    [row, column]: [Side<'_, T>; 2],
-    to_rows: &mut [T],
-    to_columns: &mut [T],
+    problem: &Problem<'_, S>,
+    [row, column]: [Side<'_, S::Num>; 2],
+    to_rows: &mut [S::Num],
+    to_columns: &mut [S::Num],
 ) {
     let [m, n, d] = problem.dims;
     if m == 0 || n == 0 || d == 0 {
-        to_rows.fill(<T as Real>::ZERO);
-        to_columns.fill(<T as Real>::ZERO);
+        to_rows.fill(<S::Num as Real>::ZERO);
+        to_columns.fill(<S::Num as Real>::ZERO);
     } else {
-        let right = packed_rows(cx, problem.columns, n, d);
-        let other = (problem.sides == Sides::Both).then(|| packed_rows(cx, problem.rows, m, d));
-        let backward = Backward {
-            problem,
-            row,
-            column,
-            isa: cx.isa,
-            kernels: <T as contract::Real>::kernels(cx.isa),
-            dots: Dots::new(cx, problem.rows, problem.columns, n, d),
-            left: other.as_ref().unwrap_or(&right),
-            right: &right,
-            down: (0..CHUNK).map(|i| (i * STRIDE, i)).collect(),
-            to_rows: SharedMut::new(to_rows),
-            to_columns: SharedMut::new(to_columns),
-        };
-        backward.run(cx);
+        let products = S::products(cx, [problem.rows, problem.columns], problem.dims, problem.sides);
+        let (to_rows, to_columns) = (SharedMut::new(to_rows), SharedMut::new(to_columns));
+        Backward { problem, row, column, isa: cx.isa, products, to_rows, to_columns }.run(cx);
     }
     for to in [to_rows, to_columns] {
         let (scale, len, to) = (problem.term.scale(), to.len(), SharedMut::new(to));
@@ -70,38 +61,28 @@ pub(crate) fn pair_gradients<T: Num>(
     }
 }
 
-/// Rows as the right operand of a product that contracts over them.
-fn packed_rows<'a, T: Num>(cx: &Context<'a>, rows: &'a [T], count: usize, depth: usize) -> Packed<'a, T> {
-    let operand =
-        Operand { data: rows, k: count, n: depth, inner: count, outer_stride: 0, row_stride: depth, col_stride: 1 };
-    Packed::ahead(cx, &operand)
+struct Backward<'a, S: Stored> {
+    problem: &'a Problem<'a, S>,
+    row: Side<'a, S::Num>,
+    column: Side<'a, S::Num>,
+    isa: Isa,
+    products: S::Products<'a>,
+    to_rows: SharedMut<S::Num>,
+    to_columns: SharedMut<S::Num>,
 }
 
-struct Backward<'a, T: Num> {
-    problem: &'a Problem<'a, T>,
-    row: Side<'a, T>,
-    column: Side<'a, T>,
-    isa: Isa,
-    kernels: &'static Kernels<T>,
-    dots: Dots<'a, T>,
-    /// The rows, and the columns, as right operands.
-    left: &'a Packed<'a, T>,
-    right: &'a Packed<'a, T>,
-    /// Positions of a tile's rows and of the packed rows, for contractions over rows.
-    down: Vec<(usize, usize)>,
-    to_rows: SharedMut<T>,
-    to_columns: SharedMut<T>,
-}
+/// What a tile keeps of G.
+type Kept<'a, S> = <<S as Stored>::Products<'a> as GradientProducts<<S as Stored>::Num>>::Kept;
 
 /// Tile (i, j) and where its G is.
-struct Tile<'a, T: Num> {
+struct Tile<'a, T: Plain> {
     at: [usize; 2],
     g: SharedMut<T>,
     /// Keeps `g` alive.
     _memory: Lease<'a, T>,
 }
 
-impl<T: Num> Backward<'_, T> {
+impl<'a, S: Stored> Backward<'a, S> {
     fn run(&self, cx: &Context<'_>) {
         let [m, n, _] = self.problem.dims;
         let (down, across) = (m.div_ceil(CHUNK), n.div_ceil(CHUNK));
@@ -117,10 +98,10 @@ impl<T: Num> Backward<'_, T> {
             // As many whole tiles as keep all threads busy alike; the others in pieces.
             let whole = if cx.threads() == 1 { tiles.len() } else { tiles.len() / cx.threads() * cx.threads() };
             let (whole, cut) = tiles.split_at(whole);
-            let cut: Vec<Tile<'_, T>> = cut.iter().map(|&at| Tile::new(cx, at)).collect();
+            let cut: Vec<Tile<'_, Kept<'a, S>>> = cut.iter().map(|&at| self.new_tile(cx, at)).collect();
             cx.run(whole.len() + PIECES * cut.len(), |task| match task.checked_sub(whole.len()) {
                 None => {
-                    let tile = Tile::new(cx, whole[task]);
+                    let tile = self.new_tile(cx, whole[task]);
                     let (rows, columns) = self.ranges(tile.at);
                     self.rows(cx, &tile, rows);
                     self.columns(cx, &tile, columns);
@@ -146,10 +127,16 @@ impl<T: Num> Backward<'_, T> {
             let rows = part(block_of(i, m), piece % PIECES);
             if !rows.is_empty() {
                 for j in 0..across {
-                    self.rows(cx, &Tile::new(cx, [i, j]), rows.clone());
+                    // SAFETY: tasks have disjoint rows.
+                    unsafe { self.rows_of(cx, [i, j], rows.clone(), None) };
                 }
             }
         });
+    }
+
+    fn new_tile<'b>(&self, cx: &Context<'b>, at: [usize; 2]) -> Tile<'b, Kept<'a, S>> {
+        let mut memory = cx.scratch.lease(S::Products::TILE);
+        Tile { at, g: SharedMut::new(&mut memory), _memory: memory }
     }
 
     /// Rows and columns of a tile.
@@ -158,72 +145,47 @@ impl<T: Num> Backward<'_, T> {
         (block_of(i, m), block_of(j, n))
     }
 
-    /// G of some rows of a tile, and their gradient: the block's chain over the columns.
-    fn rows(&self, cx: &Context<'_>, tile: &Tile<'_, T>, rows: Range<usize>) {
-        let [i, j] = tile.at;
-        let (all_rows, columns) = self.ranges([i, j]);
-        let [.., d] = self.problem.dims;
-        let mut a = cx.scratch.lease::<T>(tile_len(MAX_ROWS));
-        let mut ragged = cx.scratch.lease::<T>(MAX_ROWS * self.kernels.max_columns());
-        let panels = &self.right.panels;
-        let packed = self.right.block(j, 0..panels.count(), &mut []);
-        let runs = [Run { start: 0, len: columns.len() }];
-        for strip in strips(rows, self.kernels.max_rows()) {
-            // SAFETY: no other task has these rows of the tile while this run lasts.
-            let g = unsafe { tile.g.slice(tile_len(strip.start - all_rows.start), tile_len(strip.len())) };
-            self.dots.strip(strip.clone(), j, &mut a, g);
-            for (r, g) in strip.clone().zip(g.chunks_mut(STRIDE)) {
-                self.gradient_of_row(r, &columns, &mut g[..columns.len()]);
-            }
-            let offsets = std::array::from_fn(|row| (strip.start + row) * d);
-            for panel in (0..panels.count()).map(|i| panels.get(i)) {
-                let kernel = self.kernels.rows[strip.len() - 1][panel.vectors - 1];
-                let product =
-                    Product { to: self.to_rows, offsets: &offsets, rows: strip.len(), panel, is_first: j == 0 };
-                // SAFETY: `cx.isa` is present; G holds the strip's rows at the stride of a left operand, the panel a row
-                // per column; this task alone has these rows of the gradient.
-                unsafe {
-                    product.add(&mut ragged, self.kernels.width, |out| {
-                        kernel(g.as_ptr(), packed.panel(panel).as_ptr(), &runs, out);
-                    })
-                };
-            }
+    /// Where the gradient of a tile's columns goes, unless it serves its rows alone.
+    fn to_columns(&self, [i, j]: [usize; 2]) -> Option<SharedMut<S::Num>> {
+        match self.problem.sides {
+            Sides::Both => Some(self.to_columns),
+            Sides::Symmetric if i != j => Some(self.to_rows),
+            _ => None,
         }
     }
 
-    /// The gradient of some columns of a tile: the block's chain over the rows. Nothing to do where a tile serves its
-    /// rows alone.
-    fn columns(&self, cx: &Context<'_>, tile: &Tile<'_, T>, columns: Range<usize>) {
-        let [i, j] = tile.at;
-        let to = match self.problem.sides {
-            Sides::Both => self.to_columns,
-            Sides::Symmetric if i != j => self.to_rows,
-            _ => return,
-        };
-        let (rows, all_columns) = self.ranges([i, j]);
-        let [.., d] = self.problem.dims;
-        let mut ragged = cx.scratch.lease::<T>(MAX_ROWS * self.kernels.max_columns());
-        let panels = &self.left.panels;
-        let packed = self.left.block(i, 0..panels.count(), &mut []);
-        for strip in strips(columns, self.kernels.max_rows()) {
-            let offsets = std::array::from_fn(|row| (strip.start + row) * d);
-            let g = tile.g.at(strip.start - all_columns.start).cast_const();
-            for panel in (0..panels.count()).map(|i| panels.get(i)) {
-                let kernel = self.kernels.columns[strip.len() - 1][panel.vectors - 1];
-                let product = Product { to, offsets: &offsets, rows: strip.len(), panel, is_first: i == 0 };
-                // SAFETY: `cx.isa` is present; the tile's rows are written, and no task writes it now; the panel holds a
-                // row per row of the tile; this task alone has these columns' gradient.
-                unsafe {
-                    product.add(&mut ragged, self.kernels.width, |out| {
-                        kernel(g, packed.panel(panel).as_ptr(), &self.down[..rows.len()], out);
-                    })
-                };
-            }
+    /// G of some rows of a tile, and their gradient: the block's chain over the columns.
+    fn rows(&self, cx: &Context<'_>, tile: &Tile<'_, Kept<'a, S>>, rows: Range<usize>) {
+        let kept = self.to_columns(tile.at).map(|_| tile.g);
+        // SAFETY: tasks of one run have disjoint rows of their tile, and tiles of one run have disjoint rows.
+        unsafe { self.rows_of(cx, tile.at, rows, kept) };
+    }
+
+    /// # Safety
+    /// As for [`GradientProducts::rows`].
+    unsafe fn rows_of(
+        &self,
+        cx: &Context<'_>,
+        at: [usize; 2],
+        rows: Range<usize>,
+        kept: Option<SharedMut<Kept<'a, S>>>,
+    ) {
+        let columns = self.ranges(at).1;
+        let weigh = |r: usize, g: &mut [S::Num]| self.gradient_of_row(r, &columns, g);
+        // SAFETY: the caller's promise.
+        unsafe { self.products.rows(cx, at, rows, weigh, kept, self.to_rows) };
+    }
+
+    /// The gradient of some columns of a tile: the block's chain over the rows.
+    fn columns(&self, cx: &Context<'_>, tile: &Tile<'_, Kept<'a, S>>, columns: Range<usize>) {
+        if let Some(to) = self.to_columns(tile.at) {
+            // SAFETY: the rows of the tile are done, and tasks of one run have disjoint columns.
+            unsafe { self.products.columns(cx, tile.at, columns, tile.g, to) };
         }
     }
 
     /// Turns the dot products of row `r` with `columns` into G.
-    fn gradient_of_row(&self, r: usize, columns: &Range<usize>, g: &mut [T]) {
+    fn gradient_of_row(&self, r: usize, columns: &Range<usize>, g: &mut [S::Num]) {
         let isa = self.isa;
         let weights = &self.column.weight[columns.clone()];
         match self.problem.term {
@@ -238,21 +200,134 @@ impl<T: Num> Backward<'_, T> {
                 terms::grad_softplus(isa, scale, bias, self.row.weight[r], weights, g);
             }
         }
-        self.problem.mask.cover(isa, r, columns.clone(), <T as Real>::ZERO, g);
+        self.problem.mask.cover(isa, r, columns.clone(), <S::Num as Real>::ZERO, g);
     }
 }
 
-impl<'a, T: Num> Tile<'a, T> {
-    fn new(cx: &Context<'a>, at: [usize; 2]) -> Tile<'a, T> {
-        let mut memory = cx.scratch.lease(tile_len(CHUNK));
-        Tile { at, g: SharedMut::new(&mut memory), _memory: memory }
-    }
-}
-
-/// Piece `piece` of [`PIECES`].
+/// Piece `piece` of [`PIECES`], cut at multiples of [`UNIT`].
 fn part(range: Range<usize>, piece: usize) -> Range<usize> {
-    let cut = |i: usize| range.start + i * range.len() / PIECES;
+    let cut = |i: usize| range.start + (i * range.len() / PIECES).next_multiple_of(UNIT).min(range.len());
     cut(piece)..cut(piece + 1)
+}
+
+/// The products of rows that are computed in their own type, by the kernels of the contractions.
+pub(crate) struct FullProducts<'a, T: Num> {
+    dims: [usize; 3],
+    kernels: &'static Kernels<T>,
+    dots: Dots<'a, T>,
+    /// The columns as right operand.
+    right: Packed<'a, T>,
+    /// The rows as such, where they are not the columns.
+    left: Option<Packed<'a, T>>,
+    /// Positions of a tile's rows and of the packed rows, for contractions over rows.
+    down: Vec<(usize, usize)>,
+}
+
+impl<'a, T: Num> FullProducts<'a, T> {
+    pub(super) fn new(
+        cx: &Context<'a>,
+        [rows, columns]: [&'a [T]; 2],
+        [m, n, d]: [usize; 3],
+        sides: Sides,
+    ) -> FullProducts<'a, T> {
+        FullProducts {
+            dims: [m, n, d],
+            kernels: <T as contract::Real>::kernels(cx.isa),
+            dots: Dots::new(cx, [rows, columns], [m, n, d]),
+            right: packed_rows(cx, columns, n, d),
+            left: (sides == Sides::Both).then(|| packed_rows(cx, rows, m, d)),
+            down: (0..CHUNK).map(|i| (i * STRIDE, i)).collect(),
+        }
+    }
+}
+
+/// Rows as the right operand of a product that contracts over them.
+fn packed_rows<'a, T: Num>(cx: &Context<'a>, rows: &'a [T], count: usize, depth: usize) -> Packed<'a, T> {
+    let operand =
+        Operand { data: rows, k: count, n: depth, inner: count, outer_stride: 0, row_stride: depth, col_stride: 1 };
+    Packed::ahead_within(cx, &operand, MOST_AHEAD)
+}
+
+impl<T: Num> GradientProducts<T> for FullProducts<'_, T> {
+    /// The rows of G, [`STRIDE`] apart.
+    type Kept = T;
+    const TILE: usize = tile_len(CHUNK);
+
+    unsafe fn rows(
+        &self,
+        cx: &Context<'_>,
+        [i, j]: [usize; 2],
+        rows: Range<usize>,
+        weigh: impl Fn(usize, &mut [T]),
+        g: Option<SharedMut<T>>,
+        to: SharedMut<T>,
+    ) {
+        let [m, n, d] = self.dims;
+        let (first_row, columns) = (block_of(i, m).start, block_of(j, n));
+        let most = self.kernels.max_rows();
+        let mut own = cx.scratch.lease::<T>(tile_len(most));
+        let mut scratch = cx.scratch.lease::<T>(self.dots.scratch_len());
+        let mut dots = self.dots.block(j, &mut scratch);
+        let mut ragged = cx.scratch.lease::<T>(MAX_ROWS * self.kernels.max_columns());
+        let panels = &self.right.panels;
+        let mut on_demand = cx.scratch.lease::<T>(self.right.block_len(panels.count()));
+        let packed = self.right.block(j, 0..panels.count(), &mut on_demand);
+        let runs = [Run { start: 0, len: columns.len() }];
+        for strip in strips(rows, most, 1) {
+            let g = match g {
+                // SAFETY: no other task has these rows of the tile.
+                Some(g) => unsafe { g.slice(tile_len(strip.start - first_row), tile_len(strip.len())) },
+                None => &mut own[..tile_len(strip.len())],
+            };
+            dots.strip(strip.clone(), g);
+            for (r, g) in strip.clone().zip(g.chunks_mut(STRIDE)) {
+                weigh(r, &mut g[..columns.len()]);
+            }
+            let offsets = std::array::from_fn(|row| (strip.start + row) * d);
+            for panel in (0..panels.count()).map(|i| panels.get(i)) {
+                let kernel = self.kernels.rows[strip.len() - 1][panel.vectors - 1];
+                let product = Product { to, offsets: &offsets, rows: strip.len(), panel, is_first: j == 0 };
+                // SAFETY: `cx.isa` is present; G holds the strip's rows at the stride of a left operand, the panel a row
+                // per column; this task alone has these rows of the gradient.
+                unsafe {
+                    product.add(&mut ragged, self.kernels.width, |out| {
+                        kernel(g.as_ptr(), packed.panel(panel).as_ptr(), &runs, out);
+                    })
+                };
+            }
+        }
+    }
+
+    unsafe fn columns(
+        &self,
+        cx: &Context<'_>,
+        [i, _]: [usize; 2],
+        columns: Range<usize>,
+        g: SharedMut<T>,
+        to: SharedMut<T>,
+    ) {
+        let [m, _, d] = self.dims;
+        let rows = block_of(i, m);
+        let mut ragged = cx.scratch.lease::<T>(MAX_ROWS * self.kernels.max_columns());
+        let left = self.left.as_ref().unwrap_or(&self.right);
+        let mut on_demand = cx.scratch.lease::<T>(left.block_len(left.panels.count()));
+        let packed = left.block(i, 0..left.panels.count(), &mut on_demand);
+        for strip in strips(columns, self.kernels.max_rows(), 1) {
+            let offsets = std::array::from_fn(|row| (strip.start + row) * d);
+            let g = g.at(strip.start % CHUNK).cast_const();
+            for panel in (0..left.panels.count()).map(|i| left.panels.get(i)) {
+                let kernel = self.kernels.columns[strip.len() - 1][panel.vectors - 1];
+                let product = Product { to, offsets: &offsets, rows: strip.len(), panel, is_first: i == 0 };
+                // SAFETY: `cx.isa` is present; the tile's rows are written, and no task writes it now; the panel holds a
+                // row per row of the tile; this task alone has these columns' gradient.
+                unsafe {
+                    product.add(&mut ragged, self.kernels.width, |out| {
+                        kernel(g, packed.panel(panel).as_ptr(), &self.down[..rows.len()], out);
+                    })
+                };
+            }
+        }
+    }
 }
 
 /// A panel of the gradient of `rows` rows, which start at `offsets`.

@@ -5,11 +5,11 @@
 //! bounds the memory for them whatever the size of the problem.
 #![allow(unsafe_code)]
 
-use super::super::contract::micro::MAX_ROWS;
 use super::super::contract::{Context, SharedMut};
 use super::columns::{ColumnLanes, SECOND};
-use super::tiles::{Dots, STRIDE, strips, tile_len};
-use super::{Num, PairTerm, Problem, Sides, block_of, terms};
+use super::stored::{DotProducts, DotStrips};
+use super::tiles::{STRIDE, strips, tile_len};
+use super::{PairTerm, Problem, Sides, Stored, block_of, terms};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::lanes;
 use selfsame_kernels::math::Real;
@@ -68,11 +68,11 @@ pub(super) fn shift_of<T: Real>(largest: T) -> T {
 }
 
 /// Value and sums of every row, and for [`Sides::Both`] those of every column.
-pub(crate) fn pair_sums<T: Num>(
+pub(crate) fn pair_sums<S: Stored>(
     cx: &Context<'_>,
-    problem: &Problem<'_, T>,
+    problem: &Problem<'_, S>,
     statistics: Statistics,
-) -> [(Vec<T>, Vec<Sums<T>>); 2] {
+) -> [(Vec<S::Num>, Vec<Sums<S::Num>>); 2] {
     let [m, n, d] = problem.dims;
     let mut rows = vec![Sums::none(&problem.term); m];
     let mut columns = vec![Sums::none(&problem.term); if problem.sides == Sides::Both { n } else { 0 }];
@@ -81,7 +81,7 @@ pub(crate) fn pair_sums<T: Num>(
             problem,
             statistics,
             isa: cx.isa,
-            dots: if d > 0 { Some(Dots::new(cx, problem.rows, problem.columns, n, d)) } else { None },
+            dots: (d > 0).then(|| S::dots(cx, [problem.rows, problem.columns], problem.dims)),
         };
         forward.run(cx, &mut rows, &mut columns);
     }
@@ -98,16 +98,19 @@ fn values<T: Real>(isa: Isa, term: &PairTerm<T>, sums: &[Sums<T>]) -> Vec<T> {
     values
 }
 
-struct Forward<'a, T: Num> {
-    problem: &'a Problem<'a, T>,
+struct Forward<'a, S: Stored> {
+    problem: &'a Problem<'a, S>,
     statistics: Statistics,
     isa: Isa,
     /// `None` where d = 0: all dot products are +0.
-    dots: Option<Dots<'a, T>>,
+    dots: Option<S::Dots<'a>>,
 }
 
-impl<T: Num> Forward<'_, T> {
-    fn run(&self, cx: &Context<'_>, rows: &mut [Sums<T>], columns: &mut [Sums<T>]) {
+/// Rows of a strip where all dot products are +0.
+const EMPTY_ROWS: usize = 16;
+
+impl<S: Stored> Forward<'_, S> {
+    fn run(&self, cx: &Context<'_>, rows: &mut [Sums<S::Num>], columns: &mut [Sums<S::Num>]) {
         let Problem { dims: [m, n, _], sides, .. } = *self.problem;
         let side = SQUARE * CHUNK;
         let none = Sums::none(&self.problem.term);
@@ -140,7 +143,7 @@ impl<T: Num> Forward<'_, T> {
         cx: &Context<'_>,
         [rows, columns]: [&Range<usize>; 2],
         is_diagonal: bool,
-        [of_rows, of_columns]: [&mut [Sums<T>]; 2],
+        [of_rows, of_columns]: [&mut [Sums<S::Num>]; 2],
     ) {
         let blocks = |range: &Range<usize>| range.start / CHUNK..range.end.div_ceil(CHUNK);
         // Tiles that serve one side alone are less work and come last, so that threads end together.
@@ -181,8 +184,8 @@ impl<T: Num> Forward<'_, T> {
         first: usize,
         range: &Range<usize>,
         other: &Range<usize>,
-        partial: &[Sums<T>],
-        totals: &mut [Sums<T>],
+        partial: &[Sums<S::Num>],
+        totals: &mut [Sums<S::Num>],
     ) {
         let blocks = other.len().div_ceil(CHUNK);
         let totals = SharedMut::new(&mut totals[range.clone()]);
@@ -204,32 +207,39 @@ impl<T: Num> Forward<'_, T> {
     }
 
     /// One tile: its part of the sums of its rows, and of its columns.
-    fn tile(&self, cx: &Context<'_>, [i, j]: [usize; 2], to_rows: &mut [Sums<T>], to_columns: Option<&mut [Sums<T>]>) {
+    fn tile(
+        &self,
+        cx: &Context<'_>,
+        [i, j]: [usize; 2],
+        to_rows: &mut [Sums<S::Num>],
+        to_columns: Option<&mut [Sums<S::Num>]>,
+    ) {
         let [m, n, _] = self.problem.dims;
         let (rows, columns) = (block_of(i, m), block_of(j, n));
         let is_online = matches!(self.problem.term, PairTerm::Exp { .. });
         // The online form needs the largest of a column before its first exponential.
         let keeps_tile = is_online && to_columns.is_some();
-        let tile_rows = if keeps_tile { CHUNK } else { MAX_ROWS };
-        let mut scratch = cx.scratch.lease::<T>(tile_len(MAX_ROWS) + tile_len(tile_rows) + 3 * CHUNK);
-        let (a, rest) = scratch.split_at_mut(tile_len(MAX_ROWS));
-        let (tile, rest) = rest.split_at_mut(tile_len(tile_rows));
+        let max_rows = self.dots.as_ref().map_or(EMPTY_ROWS, DotProducts::max_rows);
+        let tile_rows = if keeps_tile { CHUNK } else { max_rows };
+        let mut scratch = cx.scratch.lease::<S::Num>(tile_len(tile_rows) + 3 * CHUNK);
+        let mut scratch_of_dots = cx.scratch.lease::<S::Num>(self.dots.as_ref().map_or(0, DotProducts::scratch_len));
+        let mut block = self.dots.as_ref().map(|dots| dots.block(j, &mut scratch_of_dots));
+        let (tile, rest) = scratch.split_at_mut(tile_len(tile_rows));
         let (e, rest) = rest.split_at_mut(CHUNK);
         let (value, x) = rest.split_at_mut(CHUNK);
         let width = columns.len();
         let mut row = Row { e: &mut e[..width], value: &mut value[..width], x: &mut x[..width] };
         let mut lanes_of =
             to_columns.is_some().then(|| ColumnLanes::new(cx, &self.problem.term, self.statistics, width));
-        let max_rows = self.dots.as_ref().map_or(MAX_ROWS, Dots::max_rows);
-        for strip in strips(rows.clone(), max_rows) {
+        for strip in strips(rows.clone(), max_rows, S::Dots::UNIT) {
             let at = if keeps_tile { tile_len(strip.start - rows.start) } else { 0 };
             let dots = &mut tile[at..][..tile_len(strip.len())];
-            match &self.dots {
-                Some(all) => all.strip(strip.clone(), j, a, dots),
-                None => dots.fill(<T as Real>::ZERO),
+            match &mut block {
+                Some(block) => block.strip(strip.clone(), dots),
+                None => dots.fill(<S::Num as Real>::ZERO),
             }
-            for (r, dots) in strip.zip(dots.chunks(STRIDE)) {
-                let dots = &dots[..width];
+            for (r, dots) in strip.zip(dots.chunks_mut(STRIDE)) {
+                let dots = &mut dots[..width];
                 to_rows[r - rows.start] = self.row(r, &columns, dots, &mut row);
                 if let Some(lanes_of) = &mut lanes_of {
                     lanes_of.raise_top(self.isa, r - rows.start, &row);
@@ -248,15 +258,19 @@ impl<T: Num> Forward<'_, T> {
     }
 
     /// One row of a tile: its sums over the tile's columns, and in `row` its terms, +0 where a pair is left out.
-    fn row(&self, r: usize, columns: &Range<usize>, dots: &[T], row: &mut Row<'_, T>) -> Sums<T> {
+    fn row(&self, r: usize, columns: &Range<usize>, dots: &mut [S::Num], row: &mut Row<'_, S::Num>) -> Sums<S::Num> {
         let (isa, mask) = (self.isa, self.problem.mask);
-        let zero = <T as Real>::ZERO;
+        let zero = <S::Num as Real>::ZERO;
+        if self.statistics.weighted_dot {
+            // fma(0, -0, s) is s for every s: so the pair adds nothing even if its dot product is no number.
+            mask.cover(isa, r, columns.clone(), -zero, dots);
+        }
         let mut sums = Sums::none(&self.problem.term);
         match self.problem.term {
             PairTerm::ExpShifted { scale, shift } => terms::exp_shifted(isa, dots, scale, shift, row.e),
             PairTerm::Exp { scale } => {
                 terms::scaled(isa, dots, scale, row.x);
-                mask.cover(isa, r, columns.clone(), T::NEG_INFINITY, row.x);
+                mask.cover(isa, r, columns.clone(), <S::Num as Real>::NEG_INFINITY, row.x);
                 sums.second = lanes::max(isa, row.x);
                 terms::exp_scaled(isa, dots, scale, shift_of(sums.second), row.e);
             }
@@ -273,7 +287,7 @@ impl<T: Num> Forward<'_, T> {
         }
         if self.statistics.top {
             row.x.copy_from_slice(dots);
-            mask.cover(isa, r, columns.clone(), T::NEG_INFINITY, row.x);
+            mask.cover(isa, r, columns.clone(), <S::Num as Real>::NEG_INFINITY, row.x);
             for (column, &dot) in columns.clone().zip(&*row.x) {
                 if dot > sums.top {
                     (sums.top, sums.top_at) = (dot, column as u32);
@@ -288,15 +302,15 @@ impl<T: Num> Forward<'_, T> {
         &self,
         rows: &Range<usize>,
         columns: &Range<usize>,
-        tile: &[T],
-        lanes_of: &mut ColumnLanes<'_, T>,
-        row: &mut Row<'_, T>,
+        tile: &[S::Num],
+        lanes_of: &mut ColumnLanes<'_, S::Num>,
+        row: &mut Row<'_, S::Num>,
     ) {
         let (isa, mask, scale) = (self.isa, self.problem.mask, self.problem.term.scale());
         let dots = |r: usize| &tile[tile_len(r - rows.start)..][..columns.len()];
         for r in rows.clone() {
             terms::scaled(isa, dots(r), scale, row.x);
-            mask.cover(isa, r, columns.clone(), T::NEG_INFINITY, row.x);
+            mask.cover(isa, r, columns.clone(), <S::Num as Real>::NEG_INFINITY, row.x);
             terms::raise(isa, row.x, lanes_of.lane(SECOND, r % LANES));
         }
         lanes_of.fold(SECOND, |next, largest| terms::raise(isa, next, largest));
@@ -305,7 +319,7 @@ impl<T: Num> Forward<'_, T> {
         }
         for r in rows.clone() {
             terms::exp_scaled_columns(isa, dots(r), scale, row.value, row.e);
-            mask.cover(isa, r, columns.clone(), <T as Real>::ZERO, row.e);
+            mask.cover(isa, r, columns.clone(), <S::Num as Real>::ZERO, row.e);
             lanes_of.add_terms(isa, r % LANES, dots(r), row.e);
         }
     }

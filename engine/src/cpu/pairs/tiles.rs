@@ -1,8 +1,9 @@
 //! The dot products of a tile.
 
-use super::super::contract::micro::{A_STRIDE, Kernels, MAX_ROWS, Output, Run};
-use super::super::contract::pack::{Operand, Packed};
+use super::super::contract::micro::{A_STRIDE, Kernels, Output, Run};
+use super::super::contract::pack::{Block, Operand, Packed};
 use super::super::contract::{self, Context};
+use super::stored::{DotProducts, DotStrips};
 use super::{Num, block_of};
 use selfsame_kernels::order::CHUNK;
 use std::ops::Range;
@@ -16,8 +17,12 @@ pub(super) const fn tile_len(rows: usize) -> usize {
     rows * STRIDE
 }
 
+/// Bytes of an operand that is packed ahead, as a second copy of it. Of larger ones each task packs the columns of its
+/// tile: tiles are many then, and the copy, one pass over 512 rows beside 512 of arithmetic, is little work.
+pub(super) const MOST_AHEAD: usize = 4 << 20;
+
 /// Rows against columns, the columns packed for the row kernel.
-pub(super) struct Dots<'a, T: Num> {
+pub(crate) struct Dots<'a, T: Num> {
     rows: &'a [T],
     depth: usize,
     count: usize,
@@ -27,7 +32,7 @@ pub(super) struct Dots<'a, T: Num> {
 
 impl<'a, T: Num> Dots<'a, T> {
     /// `rows` `[m, depth]` against `columns` `[count, depth]`; depth and count are positive.
-    pub(super) fn new(cx: &Context<'a>, rows: &'a [T], columns: &'a [T], count: usize, depth: usize) -> Dots<'a, T> {
+    pub(super) fn new(cx: &Context<'a>, [rows, columns]: [&'a [T]; 2], [_, count, depth]: [usize; 3]) -> Dots<'a, T> {
         let operand = Operand {
             data: columns,
             k: depth,
@@ -38,47 +43,89 @@ impl<'a, T: Num> Dots<'a, T> {
             col_stride: depth,
         };
         let kernels = <T as contract::Real>::kernels(cx.isa);
-        Dots { rows, depth, count, columns: Packed::ahead(cx, &operand), kernels }
+        Dots { rows, depth, count, columns: Packed::ahead_within(cx, &operand, MOST_AHEAD), kernels }
     }
 
-    /// Rows that one call of [`Dots::strip`] can take.
-    pub(super) fn max_rows(&self) -> usize {
+    fn chunks(&self) -> usize {
+        self.depth.div_ceil(CHUNK)
+    }
+
+    /// Elements of a chunk of a block of columns that is packed on demand.
+    fn block_len(&self) -> usize {
+        self.columns.block_len(CHUNK / self.kernels.max_columns())
+    }
+}
+
+impl<T: Num> DotProducts<T> for Dots<'_, T> {
+    const UNIT: usize = 1;
+    type Block<'b>
+        = DotsOfBlock<'b, T>
+    where
+        Self: 'b;
+
+    fn max_rows(&self) -> usize {
         self.kernels.max_rows()
     }
 
-    /// The dot products of `rows` with the columns of `block`; row i of the strip starts at `to[i * STRIDE]`.
-    ///
-    /// `a` is scratch of `tile_len(MAX_ROWS)` elements.
-    pub(super) fn strip(&self, rows: Range<usize>, block: usize, a: &mut [T], to: &mut [T]) {
-        let columns = block_of(block, self.count);
-        let height = rows.len();
-        assert!(height <= self.max_rows() && to.len() >= tile_len(height) && a.len() >= tile_len(MAX_ROWS));
+    fn scratch_len(&self) -> usize {
+        tile_len(self.max_rows()) + self.chunks() * self.block_len()
+    }
+
+    fn block<'b>(&'b self, block: usize, scratch: &'b mut [T]) -> DotsOfBlock<'b, T> {
         let per_block = CHUNK / self.kernels.max_columns();
         let panels = block * per_block..self.columns.panels.count().min((block + 1) * per_block);
+        let (rows, mut rest) = scratch.split_at_mut(tile_len(self.max_rows()));
+        let chunk = |chunk: usize| {
+            let (own, others) = std::mem::take(&mut rest).split_at_mut(self.block_len());
+            rest = others;
+            self.columns.block(chunk, panels.clone(), own)
+        };
+        let chunks = (0..self.chunks()).map(chunk).collect();
+        DotsOfBlock { dots: self, first: block_of(block, self.count).start, panels: panels.clone(), rows, chunks }
+    }
+}
+
+/// Dot products with the columns of one block.
+pub(crate) struct DotsOfBlock<'b, T: Num> {
+    dots: &'b Dots<'b, T>,
+    /// The first column.
+    first: usize,
+    panels: Range<usize>,
+    /// A strip as left operand.
+    rows: &'b mut [T],
+    /// The columns, by chunks of positions.
+    chunks: Vec<Block<'b, T>>,
+}
+
+impl<T: Num> DotStrips<T> for DotsOfBlock<'_, T> {
+    fn strip(&mut self, rows: Range<usize>, to: &mut [T]) {
+        let Dots { rows: all, depth, columns, kernels, .. } = self.dots;
+        let height = rows.len();
+        assert!(height <= kernels.max_rows() && to.len() >= tile_len(height) && self.rows.len() >= tile_len(height));
         let offsets = std::array::from_fn(|row| row * STRIDE);
-        for chunk in 0..self.depth.div_ceil(CHUNK) {
-            let k = block_of(chunk, self.depth);
+        for (chunk, packed) in self.chunks.iter().enumerate() {
+            let k = block_of(chunk, *depth);
             for (i, row) in rows.clone().enumerate() {
-                a[i * STRIDE..][..k.len()].copy_from_slice(&self.rows[row * self.depth..][k.clone()]);
+                self.rows[i * STRIDE..][..k.len()].copy_from_slice(&all[row * depth..][k.clone()]);
             }
-            let packed = self.columns.block(chunk, panels.clone(), &mut []);
             let runs = [Run { start: 0, len: k.len() }];
-            for panel in panels.clone().map(|i| self.columns.panels.get(i)) {
-                let kernel = self.kernels.rows[height - 1][panel.vectors - 1];
-                let to = to[panel.first - columns.start..].as_mut_ptr();
+            for panel in self.panels.clone().map(|i| columns.panels.get(i)) {
+                let kernel = kernels.rows[height - 1][panel.vectors - 1];
+                let to = to[panel.first - self.first..].as_mut_ptr();
                 let before = [to.cast_const()];
                 let add = if chunk == 0 { &[] } else { &before[..] };
                 let out = Output { add, to, rows: &offsets };
                 // SAFETY: `cx.isa` is present; A holds `height` rows at its stride, and the panel a row per position.
                 // A row of the strip has STRIDE elements, room for a block of columns with its padding.
-                unsafe { kernel(a.as_ptr(), packed.panel(panel).as_ptr(), &runs, &out) };
+                unsafe { kernel(self.rows.as_ptr(), packed.panel(panel).as_ptr(), &runs, &out) };
             }
         }
     }
 }
 
-/// Cuts `rows` into runs of at most `most`, of nearly equal length.
-pub(super) fn strips(rows: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+/// Cuts `rows` into runs of at most `most`, of nearly equal length, at multiples of `unit`, which divides `most`.
+pub(super) fn strips(rows: Range<usize>, most: usize, unit: usize) -> impl Iterator<Item = Range<usize>> {
     let (count, len) = (rows.len().div_ceil(most), rows.len());
-    (0..count).map(move |i| rows.start + i * len / count..rows.start + (i + 1) * len / count)
+    let cut = move |i: usize| rows.start + (i * len / count).next_multiple_of(unit).min(len);
+    (0..count).map(move |i| cut(i)..cut(i + 1))
 }

@@ -13,14 +13,6 @@ const TERMS: [PairTerm; 3] = [
     PairTerm::Softplus { scale: 1.5, bias: -0.5 },
 ];
 
-fn term_of_reference(term: PairTerm) -> reference::PairTerm<f32> {
-    match term.cast::<f32>() {
-        PairTerm::ExpShifted { scale, shift } => reference::PairTerm::ExpShifted { scale, shift },
-        PairTerm::Exp { scale } => reference::PairTerm::Exp { scale },
-        PairTerm::Softplus { scale, bias } => reference::PairTerm::Softplus { scale, bias },
-    }
-}
-
 /// Values of length about 1, so that dot products are of moderate size.
 fn vectors(rows: usize, d: usize, seed: u32) -> Vec<f32> {
     let size = 1.0 / (d as f32).sqrt();
@@ -97,8 +89,8 @@ fn assert_reference(device: &Device, dims: [usize; 3], terms: &[PairTerm], masks
                 continue;
             }
             let what = format!("{dims:?} {term:?} exclusion {number} on {device:?}");
-            let of_rows = reference::pair_rows(dims, &q, &k, term_of_reference(term), &is_out);
-            let of_columns = reference::pair_rows([n, m, d], &k, &q, term_of_reference(term), |j, i| is_out(i, j));
+            let of_rows = reference::pair_rows(dims, &q, &k, term.cast(), &is_out);
+            let of_columns = reference::pair_rows([n, m, d], &k, &q, term.cast(), |j, i| is_out(i, j));
             assert_rows(&pair_rows(&rows, &columns, term, &excluded, ALL).unwrap(), &of_rows, &what);
             let both = pair_rows_and_columns(&rows, &columns, term, &excluded, ALL).unwrap();
             assert_rows(&both[0], &of_rows, &what);
@@ -113,7 +105,7 @@ fn assert_reference(device: &Device, dims: [usize; 3], terms: &[PairTerm], masks
             let column_side = PairSide { weight: &column_weight, value: &column_value };
             let row = PairWeights { weight: &row.0, value: &row.1 };
             let column = PairWeights { weight: &column.0, value: &column.1 };
-            let term_r = term_of_reference(term);
+            let term_r = term.cast();
             let dq = reference::pair_rows_grad(dims, &q, &k, term_r, row, column, &is_out);
             let dk = reference::pair_rows_grad([n, m, d], &k, &q, term_r, column, row, |j, i| is_out(i, j));
             let bits = |x: &[f32]| -> Vec<u32> { x.iter().map(|x| x.to_bits()).collect() };
@@ -141,6 +133,8 @@ fn several_blocks_have_the_bits_of_the_reference() {
     assert_reference(&device, [511, 1030, 3], &TERMS, 1..2);
     assert_reference(&device, [1030, 513, 3], &TERMS, 2..4);
     assert_reference(&device, [40, 530, 513], &TERMS, 1..2);
+    // Columns that are packed tile by tile.
+    assert_reference(&device, [16, 1030, 1100], &TERMS[..1], 1..2);
 }
 
 #[test]
@@ -229,6 +223,97 @@ fn f64_is_near_f32() {
         let (a, b) = (narrow.value.to_vec::<f32>().unwrap(), wide.value.to_vec::<f64>().unwrap());
         assert!(a.iter().zip(&b).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5 * b.abs().max(1.0)), "{term:?}");
         assert_eq!(narrow.top.unwrap().to_vec::<i64>().unwrap(), wide.top.unwrap().to_vec::<i64>().unwrap());
+    }
+}
+
+/// Rows and columns in bf16, their bits, and the same problem's results by the reference.
+#[test]
+fn bf16_rows_have_the_bits_of_the_reference() {
+    let mut problems: Vec<(Device, [usize; 3])> = devices().into_iter().map(|device| (device, [70, 530, 37])).collect();
+    let device = Device::cpu_with(2).unwrap();
+    problems.extend(
+        [[1, 1, 1], [3, 0, 2], [4, 3, 0], [33, 40, 5], [1030, 513, 3], [40, 50, 600]].map(|d| (device.clone(), d)),
+    );
+    for (device, dims @ [m, n, d]) in problems {
+        let rounded = |values: Vec<f32>| -> Vec<bf16> { values.into_iter().map(bf16::from_f32).collect() };
+        let (q, k) = (rounded(vectors(m, d, 1)), rounded(vectors(n, d, 2)));
+        let rows = Array::from_slice(&q, &[m, d], &device).unwrap();
+        let columns = Array::from_slice(&k, &[n, d], &device).unwrap();
+        let bits = |x: &[bf16]| -> Vec<u16> { x.iter().map(|x| x.to_bits()).collect() };
+        let (q, k) = (bits(&q), bits(&k));
+        for term in TERMS {
+            let (excluded, is_out) = exclusions([m, n], &device).swap_remove(2);
+            let what = format!("{dims:?} {term:?} on {device:?}");
+            let of_rows = reference::pair_rows_bf16(dims, &q, &k, term.cast(), &is_out);
+            let of_columns = reference::pair_rows_bf16([n, m, d], &k, &q, term.cast(), |j, i| is_out(i, j));
+            assert_rows(&pair_rows(&rows, &columns, term, &excluded, ALL).unwrap(), &of_rows, &what);
+            let both = pair_rows_and_columns(&rows, &columns, term, &excluded, ALL).unwrap();
+            assert_rows(&both[0], &of_rows, &what);
+            assert_rows(&both[1], &of_columns, &what);
+
+            let (row, column) = (weights(&of_rows, term, 3), weights(&of_columns, term, 4));
+            let arrays = [&row, &column].map(|(weight, value)| [weight, value].map(|x| array(x, &[x.len()], &device)));
+            let [row_side, column_side] = arrays.each_ref().map(|[weight, value]| Some(PairSide { weight, value }));
+            let [row, column] = [&row, &column].map(|(weight, value)| PairWeights { weight, value });
+            let dq = reference::pair_rows_grad_bf16(dims, &q, &k, term.cast(), row, column, &is_out);
+            let dk = reference::pair_rows_grad_bf16([n, m, d], &k, &q, term.cast(), column, row, |j, i| is_out(i, j));
+            let bits = |x: &[f32]| -> Vec<u32> { x.iter().map(|x| x.to_bits()).collect() };
+            let found = pair_rows_grad(&rows, &columns, term, &excluded, row_side, column_side).unwrap();
+            assert_eq!(floats(&found), bits(&dq), "gradient of rows alone, {what}");
+            let both = pair_rows_and_columns_grad(&rows, &columns, term, &excluded, row_side, column_side).unwrap();
+            assert_eq!(floats(&both[0]), bits(&dq), "gradient of rows, {what}");
+            assert_eq!(floats(&both[1]), bits(&dk), "gradient of columns, {what}");
+        }
+    }
+}
+
+#[test]
+fn the_symmetric_form_of_bf16_rows_has_the_bits_of_the_rows() {
+    for (threads, n, d) in [(1, 40, 3), (2, 1540, 20), (3, 2100, 5)] {
+        let device = Device::cpu_with(threads).unwrap();
+        let z = ops::cast(&array(&vectors(n, d, 5), &[n, d], &device), DType::BF16).unwrap();
+        for term in TERMS {
+            let (excluded, _) = exclusions([n, n], &device).swap_remove(1);
+            let symmetric = pair_rows_symmetric(&z, term, &excluded, ALL).unwrap();
+            let rows = pair_rows(&z, &z, term, &excluded, ALL).unwrap();
+            assert_eq!(floats(&symmetric.value), floats(&rows.value), "{n} {term:?}");
+            assert_eq!(floats(&symmetric.weighted_dot.unwrap()), floats(&rows.weighted_dot.unwrap()));
+            let weight = array(&noise_values(n, 6), &[n], &device);
+            let side = PairSide { weight: &weight, value: &rows.value };
+            let dz = pair_rows_symmetric_grad(&z, term, &excluded, side).unwrap();
+            let by_rows = pair_rows_grad(&z, &z, term, &excluded, Some(side), Some(side)).unwrap();
+            assert_eq!(floats(&dz), floats(&by_rows), "gradient, {n} {term:?}");
+        }
+    }
+}
+
+/// Infinite and undefined dot products of pairs that are left out reach no result, in any form.
+#[test]
+fn an_excluded_pair_adds_nothing_whatever_its_dot_product() {
+    let device = Device::cpu_with(2).unwrap();
+    let (n, d) = (530, 2);
+    for term in TERMS {
+        for wild in [f32::INFINITY, f32::NAN] {
+            // Row 7 is wild and meets only itself.
+            let mut values = vectors(n, d, 15);
+            values[7 * d] = wild;
+            let z = array(&values, &[n, d], &device);
+            let key = |i: usize| i64::from(i == 7);
+            let lists: Vec<Vec<usize>> =
+                (0..n).map(|i| if key(i) == 1 { (0..n).filter(|j| *j != 7).collect() } else { vec![7] }).collect();
+            let starts = (0..=n).map(|i| lists[..i].iter().map(Vec::len).sum());
+            let excluded =
+                Excluded::Listed { starts: integers(starts, &device), columns: integers(lists.concat(), &device) };
+            let forms = [
+                pair_rows_symmetric(&z, term, &excluded, ALL).unwrap(),
+                pair_rows(&z, &z, term, &excluded, ALL).unwrap(),
+                pair_rows_and_columns(&z, &z, term, &excluded, ALL).unwrap()[1].clone(),
+            ];
+            for found in forms {
+                let weighted = found.weighted_dot.unwrap().to_vec::<f32>().unwrap();
+                assert!(weighted.iter().enumerate().all(|(i, x)| i == 7 || x.is_finite()), "{term:?} {wild}");
+            }
+        }
     }
 }
 

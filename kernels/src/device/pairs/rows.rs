@@ -72,13 +72,13 @@ impl Sums {
     }
 
     /// Takes the next pair of a lane, columns ascending: its dot product, e and softplus (0 where there is none). A pair
-    /// that is left out counts as e = 0.
+    /// that is left out adds nothing, whatever its dot product.
     #[inline(always)]
     pub(super) fn take(&mut self, dot: f32, e: f32, softplus: f32, column: u32, taken: bool) {
-        let e = if taken { e } else { 0.0 };
         self.lead += if taken { softplus } else { 0.0 };
-        self.sum += e;
-        self.weighted_dot = Real::mul_add(e, dot, self.weighted_dot);
+        self.sum += if taken { e } else { 0.0 };
+        let weighted_dot = Real::mul_add(e, dot, self.weighted_dot);
+        self.weighted_dot = if taken { weighted_dot } else { self.weighted_dot };
         // False of NaN and -infinity, which are no row's largest, and of an equal, which has a higher column.
         if taken & (dot > self.top.dot) {
             self.top = Top { dot, column };

@@ -66,11 +66,12 @@ pub(super) fn values(term: PairTerm<f32>, value: Vec<f32>) -> Vec<f32> {
 fn problems(width: usize) -> Vec<(Problem, usize)> {
     vec![
         (Problem::new([1, 1, 1]), 1),
+        (Problem::new([2, 65, width - 3]), 1),
         (Problem::new([65, 63, 3]).keyed(), 1),
         (Problem::new([3, 130, width]).listed(), 1),
-        (Problem::new([2, 65, width - 3]), 1),
-        (Problem::new([3, 1030, 2]).keyed().listed(), 3),
-        (Problem::new([2, 1030, 1]), 1),
+        (Problem::new([1, CHUNK, 1]), 1),
+        (Problem::new([2, 514, 1]), 1),
+        (Problem::new([3, 514, 2]).keyed().listed(), 2),
     ]
 }
 

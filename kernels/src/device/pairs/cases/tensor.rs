@@ -77,9 +77,10 @@ fn planes(problem: &Problem, term: PairTerm<f32>) -> (Expected<f32>, Vec<u32>) {
 }
 
 /// Edges of tiles, of steps and of rows; rules of each kind.
-fn problems() -> [Problem; 5] {
+fn problems() -> [Problem; 6] {
     [
         Problem::new([1, 1, 1]),
+        Problem::new([2, 64, 4]),
         Problem::new([17, 66, 5]).keyed(),
         Problem::new([3, 130, 128]).listed(),
         Problem::new([129, 9, 20]),
@@ -138,11 +139,23 @@ fn gradient(weighted: &Weighted, term: PairTerm<f32>) -> Expected<f32> {
     within_share(values, &sizes, G_ERROR)
 }
 
+/// The last column has an infinite element, and so has its part of the gradient: what lies behind it in the tile must be
+/// 0, and not the last column again, times 0.
+fn infinite_at_the_end() -> Weighted {
+    let mut problem = rounded(Problem::new([1, 3, 4]));
+    problem.q[0] = 1.0;
+    problem.k[2 * 4] = f32::INFINITY;
+    let mut weighted = Weighted::new(problem);
+    for weight in [&mut weighted.row[0], &mut weighted.column[0]] {
+        weight.iter_mut().for_each(|x| *x = 1.0);
+    }
+    weighted
+}
+
 macro_rules! gradient_cases {
     ($($name:ident $kernel:ident $term:ident;)+) => {$(
         pub(in super::super) fn $name() -> Vec<Case> {
-            let case = |problem: Problem| {
-                let weighted = Weighted::new(problem);
+            let case = |weighted: Weighted| {
                 let dq = gradient(&weighted, $term);
                 let Weighted { problem, row: [row_weight, row_value], column: [column_weight, column_value] } = weighted;
                 let ([m, n, d], [scale, bias], name) = (problem.dims(), numbers($term), problem.named());
@@ -156,7 +169,9 @@ macro_rules! gradient_cases {
                 }
                 .named(name)
             };
-            problems().map(case).into()
+            let mut weighted: Vec<Weighted> = problems().map(Weighted::new).into();
+            weighted.push(infinite_at_the_end());
+            weighted.into_iter().map(case).collect()
         }
     )+};
 }

@@ -1,0 +1,123 @@
+//! Operands in blocks of 32 x 32 elements, as the tiles of the matrix unit read them.
+//!
+//! A left block has its rows one after another, `[row][position]`. A right block has two halves of 16 columns, in which
+//! pairs of positions lie together: `[half][position / 2][column][position % 2]`. Elements past the edge are zeros, and
+//! so are subnormal ones.
+
+use super::super::contract::{Context, Lease, SharedMut};
+use super::{BLOCK, EDGE};
+use crate::bf16;
+use selfsame_kernels::bf16::split_bf16;
+use selfsame_kernels::stamp;
+use std::ops::Range;
+
+/// A matrix in memory: element (line, position) at `line * line_stride + position * position_stride`, where lines are
+/// left rows or right columns.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct Operand<'a> {
+    pub(in crate::cpu) data: &'a [bf16],
+    pub(in crate::cpu) lines: usize,
+    pub(in crate::cpu) positions: usize,
+    pub(in crate::cpu) line_stride: usize,
+    pub(in crate::cpu) position_stride: usize,
+}
+
+/// Which operand it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cpu) enum Side {
+    /// Its lines are the rows of the product.
+    Left,
+    /// Its lines are the columns.
+    Right,
+}
+
+/// Where an element of a block lies.
+#[inline(always)]
+fn place(side: Side, line: usize, position: usize) -> usize {
+    match side {
+        Side::Left => line * EDGE + position,
+        Side::Right => line / 16 * (BLOCK / 2) + position / 2 * EDGE + line % 16 * 2 + position % 2,
+    }
+}
+
+/// Zeros for subnormal numbers.
+#[inline(always)]
+fn flushed(bits: u16) -> u16 {
+    if bits & 0x7f80 == 0 { bits & 0x8000 } else { bits }
+}
+
+/// An operand in blocks: `[lines / 32][positions / 32]`.
+pub(in crate::cpu) struct Packed<'a> {
+    blocks: Lease<'a, u16>,
+    across: usize,
+}
+
+impl<'a> Packed<'a> {
+    pub(in crate::cpu) fn new(cx: &Context<'a>, operand: &Operand<'_>, side: Side) -> Packed<'a> {
+        let (down, across) = (operand.lines.div_ceil(EDGE), operand.positions.div_ceil(EDGE));
+        let mut blocks = cx.scratch.lease(down * across * BLOCK);
+        let to = SharedMut::new(&mut blocks);
+        cx.run(down, |i| {
+            // SAFETY: tasks have disjoint parts, and the lease outlives the run.
+            let to = unsafe { to.slice(i * across * BLOCK, across * BLOCK) };
+            let lines = i * EDGE..operand.lines.min((i + 1) * EDGE);
+            for (j, to) in to.chunks_exact_mut(BLOCK).enumerate() {
+                let positions = j * EDGE..operand.positions.min((j + 1) * EDGE);
+                fill(operand, side, lines.clone(), positions, to);
+            }
+        });
+        Packed { blocks, across }
+    }
+
+    /// The blocks of line block `line`, of some blocks of positions.
+    pub(in crate::cpu) fn blocks(&self, line: usize, positions: Range<usize>) -> &[u16] {
+        &self.blocks[(line * self.across + positions.start) * BLOCK..][..positions.len() * BLOCK]
+    }
+}
+
+/// One block.
+fn fill(operand: &Operand<'_>, side: Side, lines: Range<usize>, positions: Range<usize>, to: &mut [u16]) {
+    if lines.len() < EDGE || positions.len() < EDGE {
+        to.fill(0);
+    }
+    let mut put = |line: usize, position: usize| {
+        let at = (lines.start + line) * operand.line_stride + (positions.start + position) * operand.position_stride;
+        to[place(side, line, position)] = flushed(operand.data[at].to_bits());
+    };
+    if operand.position_stride == 1 {
+        (0..lines.len()).for_each(|line| (0..positions.len()).for_each(|position| put(line, position)));
+    } else {
+        (0..positions.len()).for_each(|position| (0..lines.len()).for_each(|line| put(line, position)));
+    }
+}
+
+stamp! {
+    /// A block of weights, whose rows lie `stride` apart, as two bf16 parts: as a left block each in `left`, and, if it is
+    /// given, as a right block, whose columns are those of the weights, in `right`.
+    pub(in crate::cpu) fn pack_weights(
+        weights: &[f32], stride: usize, left: [&mut [u16]; 2], right: Option<[&mut [u16]; 2]>,
+    ) {
+        let [high, low] = left;
+        for row in 0..EDGE {
+            let weights = &weights[row * stride..][..EDGE];
+            let (high, low) = (&mut high[row * EDGE..][..EDGE], &mut low[row * EDGE..][..EDGE]);
+            for ((weight, high), low) in weights.iter().zip(high).zip(low) {
+                let parts = split_bf16(*weight);
+                (*high, *low) = (flushed(parts.0), flushed(parts.1));
+            }
+        }
+        let Some(right) = right else { return };
+        for (from, to) in [&*high, &*low].into_iter().zip(right) {
+            for pair in 0..EDGE / 2 {
+                let (even, odd) = from[2 * pair * EDGE..][..2 * EDGE].split_at(EDGE);
+                for half in 0..2 {
+                    let to = &mut to[half * (BLOCK / 2) + pair * EDGE..][..EDGE];
+                    let (even, odd) = (&even[half * 16..][..16], &odd[half * 16..][..16]);
+                    for ((to, even), odd) in to.as_chunks_mut::<2>().0.iter_mut().zip(even).zip(odd) {
+                        *to = [*even, *odd];
+                    }
+                }
+            }
+        }
+    }
+}
