@@ -208,12 +208,19 @@ mod loops {
             for row in 0..rows {
                 $(let $read = &$read.0[row];)*
                 $(let $written = &mut $written.0[row];)*
+                // Term by term: with the terms of one element side by side, the compiler shuffles instead of using lanes.
+                let mut terms = [[T::ZERO; LANES]; $count];
                 for i in 0..LANES {
                     $(let $read = $read[i];)*
                     $(let $written = &mut $written[i];)*
-                    let terms = $terms;
+                    let element: [T; $count] = $terms;
                     for k in 0..$count {
-                        lanes[k][i] = Real::mul_add(terms[k], terms[k], lanes[k][i]);
+                        terms[k][i] = element[k];
+                    }
+                }
+                for (lanes, terms) in lanes.iter_mut().zip(&terms) {
+                    for (lane, &term) in lanes.iter_mut().zip(terms) {
+                        *lane = Real::mul_add(term, term, *lane);
                     }
                 }
             }
