@@ -246,7 +246,7 @@ fn bf16_inputs_are_near_f32() {
         let loss = nt_xent(&z, &NtXent { temperature: 0.2, form }).unwrap();
         let dz = loss.backward().unwrap().get(&z).unwrap().unwrap();
         assert_eq!(dz.dtype(), DType::F32);
-        (loss.array().item::<f64>().unwrap(), dz.to_vec::<f32>().unwrap())
+        (f64::from(loss.array().item::<f32>().unwrap()), dz.to_vec::<f32>().unwrap())
     });
     assert!(full.0 != rounded.0 && (full.0 - rounded.0).abs() < 2.0 / 256.0 / 0.2, "{} and {}", full.0, rounded.0);
     let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
