@@ -98,9 +98,10 @@ impl Method for Byol {
     }
 
     fn objective(&self, z: &Embeddings, cx: &Ctx) -> Result<Step> {
-        let p = [z.get("p0")?, z.get("p1")?];
-        let loss = byol_ranks(p, [z.get("z0")?, z.get("z1")?], cx.ranks())?;
-        Ok(Step::new(loss).embeddings(p[0]))
+        let target = [z.get("z0")?, z.get("z1")?];
+        let loss = byol_ranks([z.get("p0")?, z.get("p1")?], target, cx.ranks())?;
+        // Not the predictions: at first these are all near the mean target, without a collapse.
+        Ok(Step::new(loss).embeddings(target[0]))
     }
 
     fn after_step(&mut self, step: u64) -> Result<()> {

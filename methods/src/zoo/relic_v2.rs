@@ -167,7 +167,7 @@ impl Method for Relic {
         };
         let views = RelicViews { large: &u[..self.large], small: &u[self.large..], targets: &w, references: None };
         let l = relic_ranks(views, negatives.as_ref(), &self.loss, cx.ranks())?;
-        let step = Step::new(l.loss).embeddings(&u[0]).scalar("loss/contrast", parts::number(&l.contrast)?);
+        let step = Step::new(l.loss).embeddings(&w[0]).scalar("loss/contrast", parts::number(&l.contrast)?);
         Ok(step.scalar("loss/invariance", parts::number(&l.invariance)?))
     }
 
