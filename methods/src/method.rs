@@ -26,7 +26,7 @@ pub struct MethodSpec {
     /// How much of the paper is there.
     pub status: Status,
     /// The augmented views of each image that it wants, in order: each an independent draw from its augmentation.
-    pub views: fn(&Config) -> Result<Vec<Arc<dyn Augment>>>,
+    pub views: fn(&Config) -> Result<Augmentations>,
     /// Its own keys and its changes to the trainer's defaults: flat TOML, with advice in comments.
     pub defaults: &'static str,
     /// Builds its modules from the resolved configuration, for a training of that length. The encoder is at the path
@@ -35,6 +35,9 @@ pub struct MethodSpec {
     /// Losses that mean something, such as the one of a collapsed encoder.
     pub facts: &'static [Fact],
 }
+
+/// The augmentation of each view.
+pub type Augmentations = Vec<Arc<dyn Augment>>;
 
 /// The kind of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

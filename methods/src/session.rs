@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::eval::features::{Feed, extract, to_array};
 use crate::eval::knn::{Knn, knn};
 use crate::hash::weights_hash;
-use crate::method::{MethodSpec, Views};
+use crate::method::{Augmentations, MethodSpec, Views};
 use crate::observer::Observer;
 use crate::record::Recorder;
 use crate::run::manifest::utc_now;
@@ -56,7 +56,7 @@ pub struct Run {
     /// The training images.
     pub train: Arc<dyn Dataset>,
     /// The augmentation of each view.
-    pub views: Vec<Arc<dyn Augment>>,
+    pub views: Augmentations,
     /// Labelled images, when the data set has them.
     pub labelled: Option<Labelled>,
     /// What the run was told.
@@ -288,7 +288,7 @@ fn restore(trainer: &mut Trainer, store: &CheckpointStore, warnings: &mut Vec<St
 struct Work {
     train: Arc<dyn Dataset>,
     labelled: Option<Labelled>,
-    views: Vec<Arc<dyn Augment>>,
+    views: Augmentations,
     eval_transform: Arc<dyn Augment>,
     batch: usize,
     seed: u64,

@@ -7,18 +7,16 @@ use selfsame_data::augment::{Brightness, ColorJitter, GaussianBlur, RandomSolari
 use selfsame_engine::Result;
 
 use crate::config::Config;
+use crate::method::Augmentations;
 
 /// Threshold of solarisation: the middle of the range of pixels (BYOL, DINO).
 const SOLARIZE_FROM: f32 = 0.5;
-
-/// The views of one batch, in order.
-type Views = Vec<Arc<dyn Augment>>;
 
 /// One view: DeepCluster, self-labelling.
 ///
 /// # Errors
 /// `Config` for values out of range.
-pub fn one_view(config: &Config) -> Result<Views> {
+pub fn one_view(config: &Config) -> Result<Augmentations> {
     Ok(vec![Arc::new(chain(config)?)])
 }
 
@@ -26,7 +24,7 @@ pub fn one_view(config: &Config) -> Result<Views> {
 ///
 /// # Errors
 /// `Config` for values out of range.
-pub fn two_views(config: &Config) -> Result<Views> {
+pub fn two_views(config: &Config) -> Result<Augmentations> {
     Ok(vec![Arc::new(chain(config)?), Arc::new(chain(config)?)])
 }
 
@@ -35,7 +33,7 @@ pub fn two_views(config: &Config) -> Result<Views> {
 ///
 /// # Errors
 /// `Config` for values out of range, or a method that does not declare the two keys.
-pub fn asymmetric_views(config: &Config) -> Result<Views> {
+pub fn asymmetric_views(config: &Config) -> Result<Augmentations> {
     let mut second = chain(config)?;
     second.blur = blur(config, "blur2")?;
     second.solarize = solarize(config, "solarize2")?;
@@ -47,9 +45,9 @@ pub fn asymmetric_views(config: &Config) -> Result<Views> {
 ///
 /// # Errors
 /// `Config` for values out of range, or a method that does not declare these keys.
-pub fn multi_crop(config: &Config) -> Result<Views> {
+pub fn multi_crop(config: &Config) -> Result<Augmentations> {
     let small = small_chain(config)?;
-    let mut views: Views = Vec::new();
+    let mut views: Augmentations = Vec::new();
     for _ in 0..config.at_least("large_crops", 1)? {
         views.push(Arc::new(chain(config)?));
     }
@@ -62,7 +60,7 @@ pub fn multi_crop(config: &Config) -> Result<Views> {
 ///
 /// # Errors
 /// `Config` for values out of range, or a method that does not declare these keys.
-pub fn asymmetric_multi_crop(config: &Config) -> Result<Views> {
+pub fn asymmetric_multi_crop(config: &Config) -> Result<Augmentations> {
     let pair = asymmetric_views(config)?;
     let large = (0..config.at_least("large_crops", 1)?).map(|crop| Arc::clone(&pair[crop % 2]));
     let small = SimclrAugment { blur: blur(config, "small_blur")?, solarize: None, ..small_chain(config)? };
@@ -115,7 +113,7 @@ mod tests {
     use selfsame_data::{Loader, LoaderConfig, Split, open};
 
     /// The mean of each view over the first images, after `settings` and the keys of `extra`.
-    fn pixels(make: fn(&Config) -> Result<Views>, extra: &str, changed: &[&str]) -> Vec<Vec<f32>> {
+    fn pixels(make: fn(&Config) -> Result<Augmentations>, extra: &str, changed: &[&str]) -> Vec<Vec<f32>> {
         let mut config = settings::defaults(&simclr::SPEC).unwrap();
         config.declare("test", extra).unwrap();
         changed.iter().for_each(|setting| config.apply_setting(setting).unwrap());

@@ -14,7 +14,6 @@
 use std::sync::Arc;
 
 use selfsame_autograd::{ParamVisitor, Tensor};
-use selfsame_data::Augment;
 use selfsame_data::augment::{CropFlip, HorizontalFlip, RandomResizedCrop};
 use selfsame_engine::Result;
 use selfsame_losses::{Usage, iic_ranks};
@@ -23,7 +22,7 @@ use selfsame_models::layers::Linear;
 use selfsame_models::{Ctx, Init, Module};
 
 use crate::config::Config;
-use crate::method::{Embeddings, Fact, Family, Method, MethodSpec, Status, Step, Views};
+use crate::method::{Augmentations, Embeddings, Fact, Family, Method, MethodSpec, Status, Step, Views};
 use crate::parts;
 
 /// The registry's entry.
@@ -37,7 +36,7 @@ pub static SPEC: MethodSpec = MethodSpec {
         let mut base =
             CropFlip { crop: RandomResizedCrop::new(config.at_least("size", 8)?), flip: HorizontalFlip { p: 0.0 } };
         base.crop.area = (config.fraction("crop_min")? as f32, config.fraction("crop_max")? as f32);
-        let mut views: Vec<Arc<dyn Augment>> = vec![Arc::new(base)];
+        let mut views: Augmentations = vec![Arc::new(base)];
         for _ in 0..config.at_least("partners", 1)? {
             views.extend(parts::one_view(config)?);
         }

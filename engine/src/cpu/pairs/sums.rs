@@ -67,12 +67,15 @@ pub(super) fn shift_of<T: Real>(largest: T) -> T {
     if largest.is_finite() { largest } else { T::ZERO }
 }
 
+/// The value of each row or column, and the sums that it is made of.
+type Side<T> = (Vec<T>, Vec<Sums<T>>);
+
 /// Value and sums of every row, and for [`Sides::Both`] those of every column.
 pub(crate) fn pair_sums<S: Stored>(
     cx: &Context<'_>,
     problem: &Problem<'_, S>,
     statistics: Statistics,
-) -> [(Vec<S::Num>, Vec<Sums<S::Num>>); 2] {
+) -> [Side<S::Num>; 2] {
     let [m, n, d] = problem.dims;
     let mut rows = vec![Sums::none(&problem.term); m];
     let mut columns = vec![Sums::none(&problem.term); if problem.sides == Sides::Both { n } else { 0 }];
