@@ -29,8 +29,7 @@ pub struct MethodSpec {
     pub views: fn(&Config) -> Result<Augmentations>,
     /// Its own keys and its changes to the trainer's defaults: flat TOML, with advice in comments.
     pub defaults: &'static str,
-    /// Builds its modules from the resolved configuration, for a training of that length. The encoder is at the path
-    /// `encoder`.
+    /// Builds its modules from the resolved configuration, for a training of that length.
     pub build: fn(&Config, &Init, &Plan) -> Result<Box<dyn Method>>,
     /// Losses that mean something, such as the one of a collapsed encoder.
     pub facts: &'static [Fact],
@@ -204,6 +203,11 @@ pub trait Method: Send + Sync {
 
     /// The part that downstream tasks use: `[n, h, w, c]` to features `[n, d]`.
     fn encoder(&self) -> &dyn Backbone;
+
+    /// Where [`Method::encoder`] lies among the parameters: `teacher.encoder` for a method that exports its teacher.
+    fn encoder_path(&self) -> &'static str {
+        "encoder"
+    }
 
     /// Shows every parameter and buffer to `visitor`.
     fn visit(&self, visitor: &mut dyn ParamVisitor);

@@ -163,7 +163,8 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
     let hash = weights_hash(trainer.params())?;
     if !interrupted {
         let about = config.table().to_string();
-        weights::save(trainer.method().encoder(), "encoder", dir.encoder_path(), Some(&about))?;
+        let method = trainer.method();
+        weights::save(method.encoder(), method.encoder_path(), dir.encoder_path(), Some(&about))?;
         manifest.weights_hash = Some(hash.clone());
     }
     if let Some(session) = manifest.sessions.last_mut() {

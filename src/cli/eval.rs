@@ -289,6 +289,6 @@ fn load(path: &std::path::Path, registry: &Registry, device: &Device) -> Result<
     // The encoder alone is of interest, which knows nothing of the training's length.
     let plan = Plan::of(&config, config.usize("batch")?)?;
     let method = (spec.build)(&config, &Init::new(device, 0), &plan)?;
-    weights::restore(method.encoder(), "encoder", &state)?;
+    weights::restore(method.encoder(), method.encoder_path(), &state)?;
     Ok((method, config))
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use selfsame_autograd::optim::{Optimizer, Sgd};
 use selfsame_autograd::schedule::Schedule;
-use selfsame_autograd::{ParamSet, Tensor};
+use selfsame_autograd::{ParamSet, Role, Tensor};
 use selfsame_data::augment::CropFlip;
 use selfsame_data::{Augment, Loader, LoaderConfig};
 use selfsame_engine::{Array, Error, ErrorKind, Result, ops};
 use selfsame_kernels::philox::{Key, Purpose};
 use selfsame_models::backbones::Backbone;
 use selfsame_models::layers::Linear;
-use selfsame_models::{Ctx, Init, Module};
+use selfsame_models::{Ctx, Init, Module, params};
 
 use super::classifier::Classified;
 use super::features::{extract, to_array};
@@ -59,6 +59,10 @@ pub fn fine_tune(
     if o.epochs == 0 || o.batch == 0 || !(o.lr > 0.0 && o.lr.is_finite()) {
         let got = format!("{} epochs, batches of {}, learning rate {}", o.epochs, o.batch, o.lr);
         return Err(Error::new(ErrorKind::Config, "fine-tuning", got).expected("at least one of each, a positive rate"));
+    }
+    if params(encoder).iter().all(|param| param.role() == Role::Buffer) {
+        return Err(Error::new(ErrorKind::Config, "fine-tuning", "an encoder whose parameters are frozen")
+            .expected("trainable ones: the encoder of a run that exports its student"));
     }
     let (data, device) = (&setting.labelled.train, setting.device);
     let labels = (0..data.len()).map(|image| Ok(data.get(image)?.label)).collect::<Result<Option<Vec<u32>>>>()?;
@@ -116,7 +120,6 @@ mod tests {
     use crate::zoo::simclr;
     use crate::{parts, settings};
     use selfsame_engine::Device;
-    use selfsame_models::params;
 
     fn tuned(labels: f64) -> (Classified, Vec<f64>, bool) {
         let mut config = settings::defaults(&simclr::SPEC).unwrap();

@@ -212,6 +212,10 @@ impl Method for Dino {
         }
     }
 
+    fn encoder_path(&self) -> &'static str {
+        if self.exports_teacher { "teacher.encoder" } else { "encoder" }
+    }
+
     fn visit(&self, visitor: &mut dyn ParamVisitor) {
         self.student.visit(visitor);
         self.teacher.visit(visitor);
