@@ -69,9 +69,10 @@ def main():
 
     def row(case, figures, scale, best):
         mine = statistics.median(figures["selfsame"])
-        theirs = {side: statistics.median(figures[side]) for side in sides[1:]}
-        cells = [f"{scale * value:.2f}" for value in (mine, *theirs.values())]
-        return f"| {case[0]} | {case[1]} | {' | '.join(cells)} | {best(theirs.values()) / mine:.2f} |"
+        theirs = [statistics.median(figures[side]) for side in sides[1:] if side in figures]
+        cells = [f"{scale * value:.2f}" for value in (mine, *theirs)] + ["-"] * (len(sides) - 1 - len(theirs))
+        ratio = f"{best(theirs) / mine:.2f}" if theirs else "-"
+        return f"| {case[0]} | {case[1]} | {' | '.join(cells)} | {ratio} |"
 
     lines = [
         f"{cpu_name()}, {os.cpu_count()} cores, {datetime.date.today()}; selfsame on {versions['selfsame']}, "

@@ -36,7 +36,15 @@ const SCENES: [Scene; 6] = [
 ];
 
 /// Losses that take more than embeddings, logits and a label for each row: lists of negatives, banks, probabilities.
-const OTHER_INPUTS: [&str; 5] = ["iic", "instance_recognition", "local_aggregation", "mochi", "proto_nce"];
+const OTHER_INPUTS: [&str; 7] = [
+    "cacr_momentum",
+    "false_negative_cancellation",
+    "iic",
+    "instance_recognition",
+    "local_aggregation",
+    "mochi",
+    "proto_nce",
+];
 
 /// Losses that may fall below 0: differences of costs, and an entropy taken off.
 const SIGNED: [&str; 2] = ["cacr", "scan"];

@@ -99,7 +99,7 @@ pub fn set_argument(config: &mut Config, key: &str, value: impl Into<toml::Value
 
 /// Toy values for the keys that make methods large or slow: an encoder of a few channels on small pictures, narrow
 /// heads, few crops, clusters and negatives, and everything that learns in turns at once.
-const TOY: [&str; 29] = [
+const TOY: [&str; 28] = [
     "backbone=resnet-small",
     "stem=small",
     "width=0.25",
@@ -126,7 +126,6 @@ const TOY: [&str; 29] = [
     "between=4",
     "towards=2",
     "subnetworks=2",
-    "subnetwork_hidden=8",
     "plain_epochs=1",
     "relabellings=4",
 ];

@@ -88,6 +88,9 @@ pub(crate) enum Protocol {
         /// Examples of each
         #[arg(long, default_value_t = FewShot::default().shots)]
         shots: usize,
+        /// Images of each to be classified
+        #[arg(long, default_value_t = FewShot::default().queries)]
+        queries: usize,
         /// Episodes
         #[arg(long, default_value_t = FewShot::default().episodes)]
         episodes: usize,
@@ -201,9 +204,10 @@ fn found(protocol: &Protocol, setting: &Setting<'_>, encoder: &dyn Backbone) -> 
             let mut progress = |epoch, loss| eprintln!("epoch {epoch} of {epochs}: loss {loss:.4}");
             Found::classified(fine_tune(encoder, setting, &options, &mut progress)?)
         }
-        Protocol::FewShot { ways, shots, episodes, .. } => {
+        Protocol::FewShot { ways, shots, queries, episodes, .. } => {
             let (train, test) = features()?;
-            let options = FewShot { ways: *ways, shots: *shots, episodes: *episodes, ..FewShot::default() };
+            let drawn = FewShot { ways: *ways, shots: *shots, queries: *queries, ..FewShot::default() };
+            let options = FewShot { episodes: *episodes, ..drawn };
             let found = few_shot(&train, &test, &options)?;
             Found { accuracy: None, figures: vec![("accuracy", found.mean), ("half_width", found.half_width)] }
         }

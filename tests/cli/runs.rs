@@ -37,7 +37,7 @@ fn a_run_leaves_its_files_and_can_be_measured_and_repeated() {
     let figure = |found: &Value, key: &str| found[key].as_f64().unwrap_or_else(|| panic!("{key} in {found}"));
     let logistic = eval(&["logistic", "--penalties", "0.01,1", "--labels", "0.5"]);
     assert!([0.01, 1.0].contains(&figure(&logistic, "penalty")) && figure(&logistic, "calibration_error") <= 1.0);
-    let episodes = eval(&["few-shot", "--ways", "3", "--shots", "1", "--episodes", "20"]);
+    let episodes = eval(&["few-shot", "--ways", "3", "--shots", "1", "--queries", "4", "--episodes", "20"]);
     assert!(figure(&episodes, "accuracy") > 0.0 && figure(&episodes, "half_width") < 0.5);
     let geometry = eval(&["geometry"]);
     assert!(figure(&geometry, "effective_rank") >= 1.0 && figure(&geometry, "uniformity") <= 0.0);

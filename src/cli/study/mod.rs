@@ -10,6 +10,8 @@ mod page;
 mod row;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use selfsame_engine::{Error, ErrorKind, Result, nearest};
@@ -53,6 +55,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<Outcome> {
     let chosen = chosen(&args.arms)?;
+    let stop = interrupt::listen()?;
     let mut rows = Vec::new();
     for (arm, seed) in chosen {
         let config = arm_config(arm, seed, &args.settings, registry)?;
@@ -69,7 +72,8 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
             out.text(&format!("{:<40} seed {seed}  {state}", arm.name))?;
         } else if !fresh {
             out.text(&format!("{} seed {seed}", arm.name))?;
-            trained(arm, seed, config, &folder, args, registry)?.write(&folder)?;
+            let study = Study { args, registry, stop: Arc::clone(&stop) };
+            study.trained(arm, seed, config, &folder)?.write(&folder)?;
         }
         if let Some(row) = Row::read(&folder)? {
             rows.push((arm, row.key == key, row));
@@ -112,27 +116,36 @@ fn arm_config(arm: &Arm, seed: u32, given: &[String], registry: &Registry) -> Re
     Ok(config)
 }
 
-/// Trains an arm, or goes on where it was interrupted, and measures it.
-fn trained(arm: &Arm, seed: u32, config: Config, folder: &Path, args: &Args, registry: &Registry) -> Result<Row> {
-    let started = Instant::now();
-    let spec = method::find(arm.method, registry.methods)?;
-    let key = Key::of(&config);
-    let mut progress = Progress::new(config.at_least("log_every", 1)? as u64);
-    let request = Pretrain {
-        spec,
-        mode: mode(folder, &config),
-        config,
-        device: args.compute.open()?,
-        ranks: 1,
-        workers: 1,
-        out: folder.to_path_buf(),
-        stop: interrupt::listen()?,
-    };
-    let finished = train_and_report(request, Scope { baselines: true, linear: true }, &mut progress);
-    progress.finish();
-    let finished = finished?;
-    stopped(&finished)?;
-    Row::of(arm, seed, key, &finished, started.elapsed().as_secs_f64())
+/// What all arms share.
+struct Study<'a> {
+    args: &'a Args,
+    registry: &'a Registry,
+    stop: Arc<AtomicBool>,
+}
+
+impl Study<'_> {
+    /// Trains an arm, or goes on where it was interrupted, and measures it.
+    fn trained(&self, arm: &Arm, seed: u32, config: Config, folder: &Path) -> Result<Row> {
+        let started = Instant::now();
+        let spec = method::find(arm.method, self.registry.methods)?;
+        let key = Key::of(&config);
+        let mut progress = Progress::new(config.at_least("log_every", 1)? as u64);
+        let request = Pretrain {
+            spec,
+            mode: mode(folder, &config),
+            config,
+            device: self.args.compute.open()?,
+            ranks: 1,
+            workers: 1,
+            out: folder.to_path_buf(),
+            stop: Arc::clone(&self.stop),
+        };
+        let finished = train_and_report(request, Scope { baselines: true, linear: true }, &mut progress);
+        progress.finish();
+        let finished = finished?;
+        stopped(&finished)?;
+        Row::of(arm, seed, key, &finished, started.elapsed().as_secs_f64())
+    }
 }
 
 /// Goes on with a run of the same configuration and replaces any other: the folder is the study's own.
