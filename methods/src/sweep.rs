@@ -68,3 +68,42 @@ impl Sweep<'_> {
         Ok(collect(self.dataset, config, usize::MAX, forward)?.values)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zoo::simclr;
+    use crate::{parts, settings};
+    use selfsame_data::{Split, open};
+
+    #[test]
+    fn features_are_of_every_image_in_order_and_views_are_drawn_by_epoch() {
+        let mut config = settings::defaults(&simclr::SPEC).unwrap();
+        config.apply_setting("size=16").unwrap();
+        let (views, eval_transform) = (parts::two_views(&config).unwrap(), parts::eval_transform(&config).unwrap());
+        let dataset = open("scenes:train=19,test=10", Split::Train).unwrap();
+        let device = Device::cpu_with(2).unwrap();
+        let sweep = |epoch, workers| Sweep {
+            dataset: &dataset,
+            views: &views,
+            eval_transform: &eval_transform,
+            workers,
+            device: &device,
+            seed: 3,
+            epoch,
+        };
+        let mean = |x: &Tensor, _: &Ctx| x.global_avg_pool();
+        let all = sweep(0, 0).features(mean).unwrap();
+        assert_eq!(all.shape(), [19, 3]);
+        let mut image = dataset.get(7).unwrap().image.into_rgb().to_image();
+        let mut stream =
+            selfsame_kernels::philox::Key::new(0, selfsame_kernels::philox::Purpose::Check).stream(0, 0, 0);
+        eval_transform.apply(&mut image, &mut stream).unwrap();
+        let red = image.pixels.iter().step_by(3).sum::<f32>() / 256.0;
+        assert!((all.to_vec::<f32>().unwrap()[7 * 3] - red).abs() < 1e-5);
+        let drawn = |epoch, workers| sweep(epoch, workers).view_features(1, mean).unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(drawn(0, 0), drawn(0, 3));
+        assert_ne!(drawn(0, 0), drawn(1, 0));
+        assert!(sweep(0, 0).view_features(2, mean).is_err());
+    }
+}

@@ -147,6 +147,26 @@ fn a_loader_resumes_at_any_batch() {
 }
 
 #[test]
+fn a_samplers_order_is_kept_and_repetitions_are_augmented_anew() {
+    let dataset = scenes(20);
+    let config = |order: &[usize]| LoaderConfig {
+        batch: 4,
+        views: vec![Arc::new(SimclrAugment::cifar(8))],
+        order: Some(order.into()),
+        ..Default::default()
+    };
+    let batch = &batches(&dataset, config(&[3, 5, 3, 19]))[0];
+    assert_eq!(batch.indices, [3, 5, 3, 19]);
+    let image = |k: usize| &batch.views[0].pixels[k * 192..(k + 1) * 192];
+    assert_ne!(image(0), image(2));
+    // The first time it is the view of any other order.
+    let plain = &batches(&dataset, config(&[19, 3, 0, 1]))[0];
+    assert_eq!(&plain.views[0].pixels[192..384], image(0));
+    let error = Loader::new(dataset, config(&[0, 1, 2, 20])).map(drop).unwrap_err();
+    assert!(error.sentence().contains("image 20"), "{}", error.sentence());
+}
+
+#[test]
 fn the_last_batch_is_dropped_or_kept() {
     let dataset: Arc<dyn Dataset> = Arc::new(Counting::new(50));
     let config =

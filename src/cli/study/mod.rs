@@ -79,6 +79,9 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
             rows.push((arm, row.key == key, row));
         }
     }
+    if args.plan {
+        return Ok(Outcome::Done);
+    }
     let page = page::page(&rows);
     match &args.page {
         Some(path) => std::fs::write(path, page)
@@ -154,5 +157,36 @@ fn mode(folder: &Path, config: &Config) -> CreateMode {
         Ok(table) if table == config.table() && !folder.join(row::FILE).exists() => CreateMode::Resume,
         _ if folder.exists() => CreateMode::Replace,
         _ => CreateMode::New,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use selfsame_methods::METHODS;
+
+    #[test]
+    fn every_method_has_an_arm_and_every_arm_a_configuration() {
+        let registry = Registry::built_in();
+        for spec in METHODS {
+            assert!(ARMS.iter().any(|arm| arm.name == spec.name), "{} is in no arm", spec.name);
+        }
+        for arm in ARMS {
+            let config =
+                arm_config(arm, 7, &["epochs=3".into()], &registry).unwrap_or_else(|e| panic!("{}: {e}", arm.name));
+            assert_eq!((config.usize("seed").unwrap(), config.usize("epochs").unwrap()), (7, 3), "{}", arm.name);
+            // An ablation changes what its settings name of the method's own arm.
+            for setting in arm.settings {
+                let own = arm_config(&Arm { settings: &[], ..*arm }, 7, &[], &registry).unwrap();
+                let key = setting.split('=').next().unwrap();
+                assert_ne!(own.entry(key).unwrap().value, config.entry(key).unwrap().value, "{}: {key}", arm.name);
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_arm_gets_the_nearest() {
+        let error = chosen(&["byol-no-predictr".into()]).map(drop).unwrap_err();
+        assert!(error.sentence().contains("byol-no-predictor"), "{}", error.sentence());
     }
 }

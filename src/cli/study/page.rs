@@ -15,7 +15,7 @@ pub(super) fn page(rows: &[(&Arm, bool, Row)]) -> String {
         "# Every method on small scenes\n\n\
          Written by `selfsame study methods`. All arms share data, encoder, augmentation and optimiser\n\
          (`configs/small/common.toml`); each method adds its own keys (`configs/small/METHOD.toml`). Accuracies are of the\n\
-         frozen encoder on test images. The recipes are tuned for a minute of training, not for the best that a method can\n\
+         frozen encoder on test images. The recipes are meant for a minute of training, not for the best that a method can\n\
          do: compare a row with its ablation and with the untrained encoder, not methods with each other.\n\n",
     );
     if let Some((_, _, row)) = rows.first() {
