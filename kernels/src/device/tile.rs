@@ -24,6 +24,7 @@ use crate::simt::*;
 
 /// `body` for each `i` below a bound of at most 8, written out: arrays indexed by `i` stay in registers. LLVM does not
 /// unroll loops of this size by itself.
+#[cfg(target_arch = "nvptx64")]
 macro_rules! unroll {
     ($i:ident in 0..$n:expr => $body:block) => { unroll!(@ $i $n, $body, 0 1 2 3 4 5 6 7) };
     (@ $i:ident $n:expr, $body:block, $($index:literal)+) => {
@@ -31,6 +32,16 @@ macro_rules! unroll {
             let $i: usize = $index;
             $body
         })+
+    };
+}
+
+/// `body` for each `i` below a bound of at most 8. The host's arrays are in memory anyway, and a loop compiles faster.
+#[cfg(not(target_arch = "nvptx64"))]
+macro_rules! unroll {
+    ($i:ident in 0..$n:expr => $body:block) => {
+        for $i in 0..$n {
+            $body
+        }
     };
 }
 
