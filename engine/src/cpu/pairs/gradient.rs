@@ -10,12 +10,16 @@ use super::super::contract::micro::{Kernels, MAX_ROWS, Output, Run};
 use super::super::contract::pack::{Operand, Packed, Panel};
 use super::super::contract::{self, Context, Lease, Plain, SharedMut};
 use super::stored::{DotProducts, DotStrips, GradientProducts};
-use super::tiles::{Dots, MOST_AHEAD, STRIDE, strips, tile_len};
+use super::tiles::{Dots, STRIDE, strips, tile_len};
 use super::{Num, PairTerm, Problem, Sides, Stored, block_of, terms};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::math::Real;
 use selfsame_kernels::order::CHUNK;
 use std::ops::Range;
+
+/// Bytes of rows that are packed ahead as right operand of the gradient. Of more, each task packs those of its tile, which
+/// is a copy: little beside the products.
+const MOST_AHEAD: usize = 4 << 20;
 
 /// Pieces that a tile is cut into where there are few of them.
 const PIECES: usize = 4;
