@@ -6,4 +6,5 @@ mod crash;
 mod profile;
 mod replay;
 mod runs;
+mod study;
 mod support;

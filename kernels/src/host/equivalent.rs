@@ -192,7 +192,7 @@ pub static EQUIVALENT: &[Equivalent] = equivalents! {
     TENSOR_CORE: Within [EndPlus] "within(column + 3, here)" of
         ["matmul_bf16" "matmul_bf16_nt" "matmul_bf16_tn" "matmul_tf32" "matmul_tf32_nt" "matmul_tf32_tn"]
         => "these matrices are as wide as their pitch: where that is a multiple of 4, no four elements are cut";
-    TENSOR_CORE: Within [EndPlus] "within(column + 3, here)" of ["conv2d_bf16"]
+    TENSOR_CORE: Within [EndPlus] "within(column + 3, here)" of ["conv2d_bf16" "conv2d_tf32"]
         => "the fourth element is a weight of the next group, in a line behind this group's last, which is not written";
     TENSOR_CORE: Write [IndexFlipped] "set(line * LINE_PITCH + word + j" of ["matmul_bf16_nt" "matmul_tf32_nt"]
         => WORDS_SWAPPED;
