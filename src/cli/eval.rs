@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use selfsame_engine::{Device, Error, ErrorKind, Result, TensorFile};
 use selfsame_methods::eval::classifier::Classified;
+use selfsame_methods::eval::clustering::{ByClusters, cluster_agreement};
 use selfsame_methods::eval::features::Features;
 use selfsame_methods::eval::few_shot::{FewShot, few_shot};
 use selfsame_methods::eval::finetune::{FineTune, fine_tune};
@@ -95,6 +96,17 @@ pub(crate) enum Protocol {
         #[arg(long, default_value_t = FewShot::default().episodes)]
         episodes: usize,
     },
+    /// k-means on the test features against their classes: accuracy under the best matching, NMI, ARI
+    Clusters {
+        #[command(flatten)]
+        subject: Subject,
+        /// Clusters; one per class when left out
+        #[arg(short, long)]
+        clusters: Option<usize>,
+        /// Runs of k-means, of which the one with the least objective counts
+        #[arg(long, default_value_t = ByClusters::default().runs)]
+        runs: usize,
+    },
     /// Spread of the test features: standard deviation, effective rank, uniformity
     Geometry {
         #[command(flatten)]
@@ -110,6 +122,7 @@ impl Protocol {
             | Protocol::Logistic { subject, .. }
             | Protocol::Finetune { subject, .. }
             | Protocol::FewShot { subject, .. }
+            | Protocol::Clusters { subject, .. }
             | Protocol::Geometry { subject } => subject,
         }
     }
@@ -121,6 +134,7 @@ impl Protocol {
             Protocol::Logistic { .. } => "logistic",
             Protocol::Finetune { .. } => "finetune",
             Protocol::FewShot { .. } => "few-shot",
+            Protocol::Clusters { .. } => "clusters",
             Protocol::Geometry { .. } => "geometry",
         }
     }
@@ -210,6 +224,13 @@ fn found(protocol: &Protocol, setting: &Setting<'_>, encoder: &dyn Backbone) -> 
             let options = FewShot { episodes: *episodes, ..drawn };
             let found = few_shot(&train, &test, &options)?;
             Found { accuracy: None, figures: vec![("accuracy", found.mean), ("half_width", found.half_width)] }
+        }
+        Protocol::Clusters { clusters, runs, .. } => {
+            let (_, test) = features()?;
+            let options = ByClusters { clusters: *clusters, runs: *runs, ..ByClusters::default() };
+            let found = cluster_agreement(&test, classes, &options)?;
+            let figures = vec![("matched_accuracy", found.accuracy), ("nmi", found.nmi), ("ari", found.ari)];
+            Found { accuracy: None, figures }
         }
         Protocol::Geometry { .. } => {
             let (_, test) = features()?;

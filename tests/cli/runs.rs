@@ -39,6 +39,8 @@ fn a_run_leaves_its_files_and_can_be_measured_and_repeated() {
     assert!([0.01, 1.0].contains(&figure(&logistic, "penalty")) && figure(&logistic, "calibration_error") <= 1.0);
     let episodes = eval(&["few-shot", "--ways", "3", "--shots", "1", "--queries", "4", "--episodes", "20"]);
     assert!(figure(&episodes, "accuracy") > 0.0 && figure(&episodes, "half_width") < 0.5);
+    let clusters = eval(&["clusters", "--runs", "2"]);
+    assert!(figure(&clusters, "matched_accuracy") >= 0.1 && figure(&clusters, "nmi") <= 1.0);
     let geometry = eval(&["geometry"]);
     assert!(figure(&geometry, "effective_rank") >= 1.0 && figure(&geometry, "uniformity") <= 0.0);
     let tuned = eval(&["finetune", "--epochs", "1", "--labels", "0.2"]);

@@ -3,8 +3,48 @@
 
 use selfsame_engine::{Error, ErrorKind, Result};
 use selfsame_kernels::math;
+use selfsame_losses::state::{KMeans, Metric, Start, k_means};
 
 use super::assignment::largest_assignment;
+use super::features::Features;
+
+/// How features are clustered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByClusters {
+    /// Number of clusters; `None` for one per class.
+    pub clusters: Option<usize>,
+    /// Runs of k-means, of which the one with the least objective counts.
+    pub runs: usize,
+    /// Seed of their starts.
+    pub seed: u64,
+}
+
+impl Default for ByClusters {
+    /// One cluster per class, 10 runs.
+    fn default() -> ByClusters {
+        ByClusters { clusters: None, runs: 10, seed: 0 }
+    }
+}
+
+/// Clusters the features of `test` by cosine (spherical k-means, k-means++ starts, 100 iterations at most) and compares
+/// the clusters with its labels, which k-means does not see.
+///
+/// # Errors
+/// `Config` when `test` is unlabelled or there is no run; `Shape` for fewer images than clusters.
+pub fn cluster_agreement(test: &Features, classes: usize, options: &ByClusters) -> Result<Agreement> {
+    let labels = test.labels()?;
+    let count = options.clusters.unwrap_or(classes);
+    let how = KMeans {
+        metric: Metric::Spherical,
+        start: Start::PlusPlus,
+        iterations: 100,
+        restarts: options.runs,
+        ..KMeans::new(count)
+    };
+    let found = k_means(&test.values, &how, options.seed, 0)?;
+    let clusters: Vec<u32> = found.assignments.to_vec::<i64>()?.into_iter().map(|cluster| cluster as u32).collect();
+    Agreement::of(&clusters, count, labels, classes)
+}
 
 /// Agreement of a clustering with classes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,6 +143,7 @@ impl Contingency {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use selfsame_engine::{Array, Device};
 
     /// By hand: the table is [[2, 1], [0, 3]]; 5 of 6 under the matching 0-0, 1-1. Of 15 pairs 4 are together in both
     /// (1 + 3), 6 in clusters (3 + 3), 7 in classes (1 + 6).
@@ -129,6 +170,27 @@ mod tests {
         let one = Agreement::of(&[0; 6], 1, &labels, 3).unwrap();
         assert_eq!((one.accuracy, one.nmi, one.ari), (1.0 / 3.0, 0.0, 0.0));
         assert_eq!(Agreement::of(&[0; 4], 1, &[0; 4], 1).unwrap(), equal);
+    }
+
+    /// Three directions with little noise, at lengths that Euclidean distance would mistake for clusters.
+    #[test]
+    fn k_means_finds_directions_and_k_is_ours_to_choose() {
+        let (labels, rows): (Vec<u32>, Vec<[f32; 3]>) = (0..30usize)
+            .map(|i| {
+                let mut row = [0.01 * (i % 7) as f32; 3];
+                row[i % 3] = 1.0;
+                ((i % 3) as u32, row.map(|x| x * if i < 15 { 1.0 } else { 50.0 }))
+            })
+            .unzip();
+        let device = Device::cpu_with(1).unwrap();
+        let values = Array::from_slice(rows.as_flattened(), &[30, 3], &device).unwrap();
+        let test = Features::new(values, labels.iter().copied().map(Some).collect());
+        let equal = Agreement { accuracy: 1.0, nmi: 1.0, ari: 1.0 };
+        assert_eq!(cluster_agreement(&test, 3, &ByClusters::default()).unwrap(), equal);
+        let two = ByClusters { clusters: Some(2), ..ByClusters::default() };
+        assert_eq!(cluster_agreement(&test, 3, &two).unwrap().accuracy, 2.0 / 3.0);
+        let many = ByClusters { clusters: Some(31), ..ByClusters::default() };
+        assert_eq!(cluster_agreement(&test, 3, &many).unwrap_err().kind(), ErrorKind::Shape);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!   [`classifier`]: what the latter two train.
 //! - [`finetune`]: encoder and classifier together; [`subset`]: a share of the labels.
 //! - [`few_shot`]: episodes of a few classes with a few examples.
-//! - [`clustering`]: agreement of clusters with classes; [`calibration`]: of confidence with accuracy.
+//! - [`clustering`]: agreement of clusters of the features with classes; [`calibration`]: of confidence with accuracy.
 //! - [`collapse`]: spread, effective rank, alignment, uniformity.
 
 mod assignment;
