@@ -209,6 +209,12 @@ pub trait Method: Send + Sync {
         "encoder"
     }
 
+    /// An encoder of that shape whose parameters can be trained, and where it lies: the same one, or the student's for a
+    /// method that exports its teacher. Fine-tuning starts from it, with the exported weights.
+    fn trainable_encoder(&self) -> (&dyn Backbone, &'static str) {
+        (self.encoder(), self.encoder_path())
+    }
+
     /// Shows every parameter and buffer to `visitor`.
     fn visit(&self, visitor: &mut dyn ParamVisitor);
 }

@@ -165,19 +165,25 @@ pub(crate) struct Subject {
 pub(crate) fn run(protocol: &Protocol, registry: &Registry, out: &mut Output) -> Result<Outcome> {
     let subject = protocol.subject();
     let device = subject.compute.open()?;
-    let weights = match (&subject.weights, &subject.run) {
+    let path = match (&subject.weights, &subject.run) {
         (Some(file), _) => file.clone(),
         (None, Some(dir)) => encoder_of(dir)?,
         (None, None) => return Err(Error::new(ErrorKind::Config, "eval", "no encoder").expected("--run or --weights")),
     };
-    let (method, config) = load(&weights, registry, &device)?;
+    let file = TensorFile::read(&path, &device)?;
+    let (method, config) = built(&path, &file, registry, &device)?;
+    let (encoder, root) = match protocol {
+        Protocol::Finetune { .. } => method.trainable_encoder(),
+        _ => (method.encoder(), method.encoder_path()),
+    };
+    weights::restore(encoder, root, &file.tensors)?;
     let data = match &subject.data {
         Some(spec) => spec.as_str(),
         None => config.str("data")?,
     };
     let labelled = Labelled::open(data)?;
     let setting = Setting { labelled: &labelled, config: &config, device: &device, workers: subject.workers };
-    let found = found(protocol, &setting, method.encoder())?;
+    let found = found(protocol, &setting, encoder)?;
     show(protocol.name(), &found, labelled.test.classes(), data, subject.json, out)
 }
 
@@ -299,21 +305,24 @@ fn encoder_of(dir: &std::path::Path) -> Result<PathBuf> {
         .hint(format!("continue it with: selfsame pretrain {method} --out {} --resume", dir.display())))
 }
 
-/// Builds the method that the file's metadata describes, with the file's weights in its encoder.
-fn load(path: &std::path::Path, registry: &Registry, device: &Device) -> Result<(Box<dyn Method>, Config)> {
-    let TensorFile { tensors: state, metadata } = TensorFile::read(path, device)?;
+/// The method that the metadata of the encoder file at `path` describes, new.
+fn built(
+    path: &std::path::Path,
+    file: &TensorFile,
+    registry: &Registry,
+    device: &Device,
+) -> Result<(Box<dyn Method>, Config)> {
     let foreign = || {
         Error::new(ErrorKind::Config, path.display().to_string(), "no configuration in the file's metadata")
             .expected("an encoder.safetensors that `selfsame pretrain` wrote")
     };
-    let table: toml::Table = metadata.get(weights::ABOUT).and_then(|text| text.parse().ok()).ok_or_else(foreign)?;
+    let table: toml::Table =
+        file.metadata.get(weights::ABOUT).and_then(|text| text.parse().ok()).ok_or_else(foreign)?;
     let name = table.get("method").and_then(toml::Value::as_str).ok_or_else(foreign)?;
     let spec = method::find(name, registry.methods)?;
     let mut config = settings::defaults(spec)?;
     config.apply_table(&table, &selfsame_methods::config::Source::File(path.to_path_buf()))?;
     // The encoder alone is of interest, which knows nothing of the training's length.
     let plan = Plan::of(&config, config.usize("batch")?)?;
-    let method = (spec.build)(&config, &Init::new(device, 0), &plan)?;
-    weights::restore(method.encoder(), method.encoder_path(), &state)?;
-    Ok((method, config))
+    Ok(((spec.build)(&config, &Init::new(device, 0), &plan)?, config))
 }

@@ -58,6 +58,18 @@ fn a_run_leaves_its_files_and_can_be_measured_and_repeated() {
 }
 
 #[test]
+fn the_weights_of_an_exported_teacher_can_be_fine_tuned() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("dino");
+    let head = ["outputs=16", "hidden=16", "bottleneck=8", "small_crops=1", "epochs=1", "warmup_epochs=0"];
+    let settings: Vec<&str> = head.iter().flat_map(|setting| ["--set", setting]).collect();
+    let arguments = [&["pretrain", "dino", "--out", text(&out)], &SMALL[..], &settings].concat();
+    json(&arguments);
+    let tuned = json(&["eval", "finetune", "--run", text(&out), "--epochs", "1", "--labels", "0.2"]);
+    assert!((0.0..=1.0).contains(&tuned["accuracy"].as_f64().unwrap()), "{tuned}");
+}
+
+#[test]
 fn another_seed_differs_and_compare_says_where() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("a"), folder.path().join("b"));

@@ -62,7 +62,7 @@ pub fn fine_tune(
     }
     if params(encoder).iter().all(|param| param.role() == Role::Buffer) {
         return Err(Error::new(ErrorKind::Config, "fine-tuning", "an encoder whose parameters are frozen")
-            .expected("trainable ones: the encoder of a run that exports its student"));
+            .expected("trainable ones: Method::trainable_encoder with the weights restored into it"));
     }
     let (data, device) = (&setting.labelled.train, setting.device);
     let labels = (0..data.len()).map(|image| Ok(data.get(image)?.label)).collect::<Result<Option<Vec<u32>>>>()?;

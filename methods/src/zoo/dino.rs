@@ -216,6 +216,10 @@ impl Method for Dino {
         if self.exports_teacher { "teacher.encoder" } else { "encoder" }
     }
 
+    fn trainable_encoder(&self) -> (&dyn Backbone, &'static str) {
+        (&*self.student.encoder, "encoder")
+    }
+
     fn visit(&self, visitor: &mut dyn ParamVisitor) {
         self.student.visit(visitor);
         self.teacher.visit(visitor);
