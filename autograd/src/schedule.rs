@@ -4,7 +4,7 @@ use selfsame_engine::{Error, ErrorKind, Result};
 use selfsame_kernels::math::Real;
 
 /// How a learning rate, momentum or temperature changes over the steps of a run.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Schedule {
     /// One value.
     Constant(f64),
@@ -24,6 +24,20 @@ pub enum Schedule {
         warmup: u64,
         /// Steps altogether.
         total: u64,
+    },
+    /// Linear from `start` to `peak` over `warmup` steps, then `peak`, times `factor` for each step of `at` that is
+    /// reached.
+    WarmupDrops {
+        /// At step 0 of a warm-up.
+        start: f64,
+        /// After the warm-up.
+        peak: f64,
+        /// Steps of warm-up; 0 for none.
+        warmup: u64,
+        /// What each drop leaves of the value.
+        factor: f64,
+        /// Steps of the drops, in any order.
+        at: Vec<u64>,
     },
 }
 
@@ -53,13 +67,18 @@ impl Schedule {
     pub fn at(&self, step: u64) -> f64 {
         match *self {
             Schedule::Constant(value) => value,
-            Schedule::WarmupCosine { start, peak, warmup, .. } if step < warmup => {
+            Schedule::WarmupCosine { start, peak, warmup, .. } | Schedule::WarmupDrops { start, peak, warmup, .. }
+                if step < warmup =>
+            {
                 start + (peak - start) * (step as f64 / warmup as f64)
             }
             Schedule::WarmupCosine { end, total, .. } if step >= total => end,
             Schedule::WarmupCosine { peak, end, warmup, total, .. } => {
                 let angle = std::f64::consts::PI * ((step - warmup) as f64 / (total - warmup) as f64);
                 end + (peak - end) * (0.5 * (1.0 + <f64 as Real>::cos(angle)))
+            }
+            Schedule::WarmupDrops { peak, factor, ref at, .. } => {
+                at.iter().filter(|drop| step >= **drop).fold(peak, |value, _| value * factor)
             }
         }
     }
@@ -82,6 +101,12 @@ mod tests {
         assert!((third.at(2) - 0.25).abs() < 1e-15);
         assert_eq!((lr.at(110), lr.at(1_000_000)), (0.1, 0.1));
         assert!((0..200).all(|t| t < 10 || lr.at(t + 1) <= lr.at(t)));
+    }
+
+    #[test]
+    fn drops_multiply_from_their_step_on() {
+        let lr = Schedule::WarmupDrops { start: 0.0, peak: 8.0, warmup: 4, factor: 0.25, at: vec![20, 10] };
+        assert_eq!([0, 2, 4, 9, 10, 19, 20, 99].map(|t| lr.at(t)), [0.0, 4.0, 8.0, 8.0, 2.0, 2.0, 0.5, 0.5]);
     }
 
     #[test]

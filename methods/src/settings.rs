@@ -49,6 +49,7 @@ clip = 0.0              # largest norm of each parameter's gradient; 0: any
 warmup_epochs = 5.0     # linear warm-up to the peak, per step
 warmup_from = 0.0       # where it begins, as a share of the peak
 lr_end = 0.0            # where the cosine after it ends, as a share of the peak
+lr_drops = ""           # in place of the cosine: shares of the run after which the rate falls to a tenth, as in 0.6,0.8
 
 eval_every = 10         # epochs between kNN evaluations during training; 0: only at the end
 eval_images = 4096      # training images that these look for neighbours in

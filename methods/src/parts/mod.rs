@@ -23,6 +23,7 @@ pub use teacher::Teacher;
 pub use views::{asymmetric_multi_crop, asymmetric_views, multi_crop, one_view, two_views};
 pub use whiten::whiten;
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use selfsame_autograd::optim::{AdamW, Lamb, LambOptions, Lars, LarsOptions, LarsVariant, Optimizer, Sgd};
@@ -156,7 +157,10 @@ pub fn peak_lr(config: &Config) -> Result<f64> {
     Ok(config.positive("lr")? * factor)
 }
 
-/// The learning rate by step: linear warm-up to the peak, then a cosine; both ends are shares of the peak.
+/// What a drop leaves of the learning rate.
+const DROP: f64 = 0.1;
+
+/// The learning rate by step: linear warm-up to the peak, then a cosine (both ends are shares of the peak) or drops.
 ///
 /// # Errors
 /// `Config` for values out of range.
@@ -169,7 +173,14 @@ pub fn learning_rate(config: &Config, steps: u64, steps_per_epoch: u64) -> Resul
     let warmup = (warmup * steps_per_epoch as f64).round() as u64;
     let peak = peak_lr(config)?;
     let (start, end) = (config.fraction("warmup_from")? * peak, config.fraction("lr_end")? * peak);
-    Ok(Schedule::WarmupCosine { start, peak, end, warmup: warmup.min(steps), total: steps })
+    let warmup = warmup.min(steps);
+    if config.str("lr_drops")?.is_empty() {
+        return Ok(Schedule::WarmupCosine { start, peak, end, warmup, total: steps });
+    }
+    let is_share = |share: &f64| (0.0..=1.0).contains(share);
+    let shares = listed(config, "lr_drops", is_share, "shares of the run with commas between them, such as 0.6,0.8")?;
+    let at = shares.iter().map(|share| (share * steps as f64).round() as u64).collect();
+    Ok(Schedule::WarmupDrops { start, peak, warmup, factor: DROP, at })
 }
 
 /// The positive whole numbers that a text such as `50,100,200` lists.
@@ -177,11 +188,15 @@ pub fn learning_rate(config: &Config, steps: u64, steps_per_epoch: u64) -> Resul
 /// # Errors
 /// `Config` unless it is one.
 pub fn numbers(config: &Config, key: &str) -> Result<Vec<usize>> {
+    listed(config, key, |n| *n > 0, "positive whole numbers with commas between them, such as 50,100,200")
+}
+
+/// The values that the text at `key` lists, all of them `allowed`; `expected` says which.
+fn listed<T: FromStr>(config: &Config, key: &str, allowed: impl Fn(&T) -> bool, expected: &str) -> Result<Vec<T>> {
     let text = config.str(key)?;
-    let number = |part: &str| part.trim().parse().ok().filter(|n| *n > 0);
-    text.split(',').map(number).collect::<Option<Vec<usize>>>().ok_or_else(|| {
-        Error::new(ErrorKind::Config, format!("configuration key '{key}'"), format!("'{text}'"))
-            .expected("positive whole numbers with commas between them, such as 50,100,200")
+    let value = |part: &str| part.trim().parse().ok().filter(&allowed);
+    text.split(',').map(value).collect::<Option<Vec<T>>>().ok_or_else(|| {
+        Error::new(ErrorKind::Config, format!("configuration key '{key}'"), format!("'{text}'")).expected(expected)
     })
 }
 
@@ -241,6 +256,20 @@ mod tests {
         // A warm-up longer than the run fills it.
         config.apply_setting("warmup_epochs=1e9").unwrap();
         assert!(learning_rate(&config, 100, 10).is_ok());
+    }
+
+    #[test]
+    fn drops_take_the_place_of_the_cosine() {
+        let mut config = settings::defaults(&simclr::SPEC).unwrap();
+        for setting in ["lr=1", "lr_scaling=none", "warmup_epochs=1", "lr_drops=0.6, 0.8"] {
+            config.apply_setting(setting).unwrap();
+        }
+        let rate = learning_rate(&config, 100, 10).unwrap();
+        assert_eq!([rate.at(5), rate.at(59), rate.at(60), rate.at(80)], [0.5, 1.0, DROP, DROP * DROP]);
+        for wrong in ["60", "0.5,", "-0.1", "half"] {
+            config.apply_setting(&format!("lr_drops={wrong}")).unwrap();
+            assert!(learning_rate(&config, 100, 10).unwrap_err().sentence().contains("lr_drops"), "{wrong}");
+        }
     }
 
     #[test]

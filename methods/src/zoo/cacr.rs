@@ -59,6 +59,7 @@ key_momentum = 0.99     # momentum: of the encoder of targets
 
 epochs = 200
 batch = 128
+lr_drops = "0.775,0.85,0.925" # epochs 155, 170 and 185 of 200
 warmup_epochs = 0.0
 crop_min = 0.2
 jitter = 1.0

@@ -11,8 +11,7 @@
 //!     m_i = unit(m m_i + (1 - m) v_i)
 //! ```
 //!
-//! Clusterings are Euclidean on all rows, each with draws of its own that stay the same from epoch to epoch. In the
-//! paper the learning rate fell by 10 at epochs 160 and 190; here it follows a cosine.
+//! Clusterings are Euclidean on all rows, each with draws of its own that stay the same from epoch to epoch.
 
 use selfsame_autograd::{Param, ParamVisitor, Role};
 use selfsame_engine::{Result, ops};
@@ -49,6 +48,7 @@ epochs = 200
 batch = 128
 lr = 0.03
 lr_scaling = "none"
+lr_drops = "0.8,0.95"   # epochs 160 and 190 of 200
 warmup_epochs = 0.0
 crop_min = 0.2
 jitter = 1.0
