@@ -36,9 +36,11 @@ pub(super) struct Arm {
 }
 
 impl Arm {
-    /// Runs of the arm: three where a mean is compared.
+    /// Runs of the arm: three on both sides of a comparison of means.
     pub(super) fn seeds(&self) -> u32 {
-        if self.claim == Claim::Loses { 3 } else { 1 }
+        let compared = |arm: &Arm| arm.claim == Claim::Loses && arm.method == self.method;
+        let is_side = self.claim != Claim::Collapses && ARMS.iter().any(compared);
+        if is_side { 3 } else { 1 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The results as a page of Markdown.
 
-use super::arms::{Arm, Claim};
+use super::arms::{ARMS, Arm, Claim};
 use super::row::Row;
 
 /// An accuracy above the untrained encoder's by this much is clearly above.
@@ -30,8 +30,7 @@ pub(super) fn page(rows: &[(&Arm, bool, Row)]) -> String {
          s | MiB | expected | found | key |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for (arm, fresh, row) in rows {
-        let whole =
-            rows.iter().find(|(of, _, of_row)| of.name == arm.method && of_row.seed == 0).map(|(_, _, row)| row);
+        let whole = rows.iter().find(|(of, _, own)| of.name == arm.method && own.seed == row.seed).map(|(.., own)| own);
         let optional = |value: Option<f64>, digits| value.map_or("-".into(), |value| format!("{value:.digits$}"));
         text.push_str(&format!(
             "| {} | {} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {} | {:.0} | {:.0} | {} | {} | {}{} |\n",
@@ -55,10 +54,49 @@ pub(super) fn page(rows: &[(&Arm, bool, Row)]) -> String {
     text.push_str(
         "\n\"Found\" says whether an arm does what is expected: *learns* is a kNN accuracy at least five points above the\n\
          untrained encoder's; *collapses* is an embedding std, an embedding rank or a share of prototypes in use below half\n\
-         of the method's own; *loses* gives the points of kNN accuracy against the method with seed 0. The key stands for\n\
-         the code and the configuration: a row of another key is out of date.\n",
+         of the method's own; *loses* gives the points of kNN accuracy against the method with the same seed. The key\n\
+         stands for the code and the configuration: a row of another key is out of date.\n",
     );
+    text.push_str(&gains(rows));
     text
+}
+
+/// What the parts gain that the arms of [`Claim::Loses`] are without: means over seeds, or nothing where no arm has two.
+fn gains(rows: &[(&Arm, bool, Row)]) -> String {
+    let row_of = |name: &str, seed| rows.iter().map(|(_, _, row)| row).find(|row| row.arm == name && row.seed == seed);
+    let mut text = String::new();
+    for arm in ARMS.iter().filter(|arm| arm.claim == Claim::Loses) {
+        let differences: Vec<f64> = (0..arm.seeds())
+            .filter_map(|seed| Some(100.0 * (row_of(arm.method, seed)?.knn - row_of(arm.name, seed)?.knn)))
+            .collect();
+        if let Some((mean, half_width)) = interval(&differences) {
+            let seeds = differences.len();
+            text.push_str(&format!("| {} | {} | {mean:+.1} | {half_width:.1} | {seeds} |\n", arm.method, arm.name));
+        }
+    }
+    match text.is_empty() {
+        true => text,
+        false => format!(
+            "\n## What the parts gain\n\n\
+             Points of kNN accuracy of the method above the arm without the part, over seeds that both share: the mean, and\n\
+             half the width of its 95 % confidence interval (Student's t). The sign is reported, not required.\n\n\
+             | method | against | mean | ± | seeds |\n|---|---|---|---|---|\n{text}"
+        ),
+    }
+}
+
+/// Mean and half the width of its 95 % confidence interval; `None` for fewer than two or more than three values.
+fn interval(values: &[f64]) -> Option<(f64, f64)> {
+    // Student's t at 97.5 % for one and two degrees of freedom.
+    let t = match values.len() {
+        2 => 12.706,
+        3 => 4.303,
+        _ => return None,
+    };
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|value| (value - mean) * (value - mean)).sum::<f64>() / (n - 1.0);
+    Some((mean, t * (variance / n).sqrt()))
 }
 
 /// What became of the claim; `whole` is the method itself.
@@ -79,4 +117,26 @@ fn found(claim: Claim, row: &Row, whole: Option<&Row>) -> String {
 
 fn yes_or_no(yes: bool) -> String {
     if yes { "yes" } else { "**no**" }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_by_hand() {
+        // Deviations -1, 0, 1: variance 1.
+        let (mean, half_width) = interval(&[1.0, 2.0, 3.0]).unwrap();
+        assert_eq!(mean, 2.0);
+        assert!((half_width - 4.303 / 3f64.sqrt()).abs() < 1e-12);
+        assert!(interval(&[1.0]).is_none());
+    }
+
+    #[test]
+    fn both_sides_of_a_comparison_have_the_same_seeds() {
+        for arm in ARMS.iter().filter(|arm| arm.claim == Claim::Loses) {
+            let method = ARMS.iter().find(|other| other.name == arm.method).unwrap();
+            assert_eq!((arm.seeds(), method.seeds()), (3, 3), "{}", arm.name);
+        }
+    }
 }
