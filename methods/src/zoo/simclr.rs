@@ -33,6 +33,13 @@ temperature = 0.5       # tau: lower makes hard negatives count more; 0.1 for Im
 hidden = 0              # width of the projector's hidden layer; 0: as wide as the features
 head = "code"           # projector: "code" of the authors' release (batch norm, no biases) or "paper" (W2 relu(W1 h))
 dim = 128               # length of the embeddings that the loss compares
+
+epochs = 1000           # 100 for a first look
+batch = 512
+optimizer = "lars"
+lr = 1.0                # 0.3 for ImageNet
+weight_decay = 1e-6
+warmup_epochs = 10.0
 "#,
     build: |config, init, _| {
         let encoder = parts::backbone(config, &init.at("encoder"))?;

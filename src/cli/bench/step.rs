@@ -15,7 +15,7 @@ const FLOP: f64 = 853.6e9;
 pub(super) fn run(bench: &Bench<'_>) -> Result<Vec<Timing>> {
     let spec = method::find("simclr", bench.registry.methods)?;
     let mut config = settings::defaults(spec)?;
-    for setting in ["batch=128", "backbone=resnet18", "stem=cifar"] {
+    for setting in ["batch=128", "backbone=resnet18", "stem=cifar", "optimizer=sgd"] {
         config.apply_setting(setting)?;
     }
     let plan = Plan::of(&config, 128 * 1000)?;
