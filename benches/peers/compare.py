@@ -116,7 +116,7 @@ class Figures:
         """By the name of a value: the largest relative difference between the sides that have it."""
         largest = {}
         for (name, _), of_side in self.values.items():
-            if len(of_side) > 1:
+            if len({side.library for side in of_side}) > 1:
                 difference = max(of_side.values()) / min(of_side.values()) - 1
                 largest[name] = max(largest.get(name, 0.0), difference)
         return largest
