@@ -1,9 +1,13 @@
 """PyTorch's side of `selfsame bench`: the same cases under the same names, as the same JSON on standard output.
 
-    python torch_bench.py [gemm|conv|step|loss] --threads 2 --repetitions 7
+    python torch_bench.py [gemm|conv|step|loss|lightly] --threads 2 --repetitions 7
+
+`lightly` is the loss as lightly's module computes it. lightly is pure Python and does without what it depends on here:
+`pip install --no-deps --target DIR lightly torchvision`, with DIR in PYTHONPATH.
 """
 
 import argparse
+import importlib.metadata
 import json
 import statistics
 import sys
@@ -83,8 +87,9 @@ def conv(repetitions):
 
 
 def nt_xent(z, temperature):
+    """The whole matrix. Dividing its factor by the temperature rather than it spares two passes over it."""
     u = F.normalize(z)
-    logits = u @ u.t() / temperature
+    logits = (u / temperature) @ u.t()
     logits.fill_diagonal_(float("-inf"))
     n = z.shape[0] // 2
     return F.cross_entropy(logits, torch.arange(2 * n).roll(n))
@@ -97,7 +102,7 @@ class ChunkedLogSumExp(torch.autograd.Function):
 
     @staticmethod
     def similarities(u, start, temperature):
-        part = u[start : start + ChunkedLogSumExp.ROWS] @ u.t() / temperature
+        part = (u[start : start + ChunkedLogSumExp.ROWS] / temperature) @ u.t()
         rows = torch.arange(part.shape[0])
         part[rows, rows + start] = float("-inf")
         return part
@@ -130,15 +135,46 @@ def nt_xent_chunked(z, temperature):
     return (ChunkedLogSumExp.apply(u, temperature) - positive).mean()
 
 
+def embeddings(rows):
+    """Those of src/cli/bench/loss.rs: 24 bits of a hash of the coordinate's index, uniform in [-1, 1)."""
+    low = 0xFFFFFFFF
+    x = torch.arange(rows * 128) * 0x9E3779B9 & low
+    x = (x ^ x >> 16) * 0x85EBCA6B & low
+    x = (x ^ x >> 13) * 0xC2B2AE35 & low
+    x = x ^ x >> 16
+    return ((x >> 8).float() / 2**23 - 1).view(rows, 128)
+
+
+def timed_loss(rows, repetitions, form, leaves):
+    """Forward and backward of `form` of the leaves, with the value and the norm of the gradient."""
+    found = {}
+
+    def work():
+        value = form(*leaves)
+        found.update(value=value.detach(), gradients=torch.autograd.grad(value, leaves))
+
+    timing = timed(f"nt_xent {rows}x128 fwd+bwd", None, repetitions, work)
+    norm = torch.cat(found["gradients"]).double().norm()
+    return {**timing, "loss_nats": found["value"].item(), "gradient_norm": norm.item()}
+
+
 def loss(repetitions):
     """The faster of the whole matrix and of 1024 rows at a time; the whole matrix of 32768 rows would not fit."""
     for rows in (1024, 4096, 16384, 32768):
-        z = torch.randn(rows, 128, requires_grad=True)
+        z = embeddings(rows).requires_grad_()
         forms = [nt_xent, nt_xent_chunked] if rows <= 16384 else [nt_xent_chunked]
-        work = lambda form: lambda: torch.autograd.grad(form(z, 0.5), z)
-        timings = [timed(f"nt_xent {rows}x128 fwd+bwd", None, repetitions, work(form)) for form in forms]
+        timings = [timed_loss(rows, repetitions, lambda z: form(z, 0.5), [z]) for form in forms]
         fastest = min(timings, key=lambda timing: timing["median_s"])
         yield {**fastest, "form": forms[timings.index(fastest)].__name__}
+
+
+def lightly(repetitions):
+    """lightly's module on the two views: `rows` counts both, as everywhere here; lightly's batch is half of it."""
+    from lightly.loss import NTXentLoss
+
+    for rows in (1024, 4096, 16384):
+        views = [view.clone().requires_grad_() for view in embeddings(rows).chunk(2)]
+        yield timed_loss(rows, repetitions, NTXentLoss(temperature=0.5), views)
 
 
 class Block(nn.Module):
@@ -194,7 +230,7 @@ def step(repetitions):
 
 
 def main():
-    sections = {"gemm": gemm, "conv": conv, "loss": loss, "step": step}
+    sections = {"gemm": gemm, "conv": conv, "loss": loss, "lightly": lightly, "step": step}
     parser = argparse.ArgumentParser()
     parser.add_argument("section", nargs="?", choices=sections)
     parser.add_argument("--threads", type=int, default=2)
@@ -202,9 +238,18 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    chosen = [args.section] if args.section else list(sections)
-    timings = [t for section in chosen for t in sections[section](args.repetitions)]
     version = f"torch {torch.__version__}"
+    chosen = [args.section] if args.section else list(sections)
+    if "lightly" in chosen:
+        try:
+            version = f"lightly {importlib.metadata.version('lightly')} on {version}"
+        except importlib.metadata.PackageNotFoundError:
+            absent = "lightly is absent: pip install --no-deps --target DIR lightly torchvision, and PYTHONPATH=DIR"
+            if args.section:
+                sys.exit(absent)
+            print(absent, file=sys.stderr)
+            chosen.remove("lightly")
+    timings = [t for section in chosen for t in sections[section](args.repetitions)]
     print(json.dumps({"threads": args.threads, "version": version, "repetitions": args.repetitions, "timings": timings}))
 
 

@@ -12,7 +12,6 @@ mod step;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use selfsame_autograd::Tensor;
 use selfsame_engine::{Array, Device, Result};
 use selfsame_kernels::philox::{Key, Purpose};
 use serde_json::json;
@@ -103,10 +102,6 @@ impl Bench<'_> {
         let mut stream = Key::new(seed, Purpose::Check).stream(0, 0, 0);
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| stream.normal()).collect();
         Array::from_slice(&values, shape, self.device)
-    }
-
-    fn leaf(&self, seed: u64, shape: &[usize]) -> Result<Tensor> {
-        Ok(Tensor::leaf(self.normal(seed, shape)?))
     }
 }
 
