@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_profiled_step_has_phases_owners_and_a_loss() {
-        let request = request(&["batch=32"]);
+        let request = request(&["batch=32", "optimizer=sgd"]);
         let device = Device::cpu_with(2).unwrap();
         let profiled = request.run(&device, None).unwrap();
         let recording = &profiled.recording;
