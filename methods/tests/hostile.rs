@@ -110,11 +110,14 @@ fn tensor_file() -> Vec<u8> {
     TensorFile { tensors: [("x".into(), x), ("mask".into(), mask)].into(), metadata }.to_bytes().unwrap()
 }
 
+/// Names and contents.
+type Files = Vec<(&'static str, Vec<u8>)>;
+
 /// Readers of published formats: the kind, and the smallest good files of its training images.
-fn data_sets() -> [(&'static str, Vec<(&'static str, Vec<u8>)>); 4] {
+fn data_sets() -> [(&'static str, Files); 4] {
     let record = |labels: usize| vec![1; labels + 3 * 32 * 32];
     let batches = ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
-    let mut cifar: Vec<_> = batches.map(|name| (name, record(1))).into();
+    let mut cifar: Files = batches.map(|name| (name, record(1))).into();
     cifar.push(("batches.meta.txt", "a b c d e f g h i j".replace(' ', "\n").into_bytes()));
     let header = |axes: &[u8]| -> Vec<u8> {
         [0, 0, 8, axes.len() as u8].into_iter().chain(axes.iter().flat_map(|&axis| [0, 0, 0, axis])).collect()
