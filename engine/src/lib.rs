@@ -23,6 +23,7 @@ mod names;
 mod numerics;
 pub mod op_log;
 pub mod ops;
+mod order;
 pub mod profile;
 pub mod rows;
 mod tensor_file;

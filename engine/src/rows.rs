@@ -5,8 +5,8 @@
 //! power of two below the number of leaves. Each micro-batch or rank contributes the aligned dyadic blocks of leaves
 //! that it covers ([`Tree::insert`]); whoever holds all of them gets the same root ([`Tree::finish`]).
 
+use crate::order::LEAF;
 use crate::{Array, Error, ErrorKind, Result, ops};
-use selfsame_kernels::order::LEAF;
 use std::collections::BTreeMap;
 
 /// Which rows of an activation belong to which image of the global batch.

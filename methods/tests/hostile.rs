@@ -1,4 +1,4 @@
-//! Hostile files: whatever the bytes of a checkpoint, tensor file, shard, configuration, manifest, metrics or
+//! Hostile files: whatever the bytes of a checkpoint, tensor file, data set, shard, configuration, manifest, metrics or
 //! fingerprint file are, reading them ends in a value or an error, without a panic and without an allocation that the
 //! size of the file does not justify.
 
@@ -110,6 +110,48 @@ fn tensor_file() -> Vec<u8> {
     TensorFile { tensors: [("x".into(), x), ("mask".into(), mask)].into(), metadata }.to_bytes().unwrap()
 }
 
+/// Names and contents.
+type Files = Vec<(&'static str, Vec<u8>)>;
+
+/// Readers of published formats: the kind, and the smallest good files of its training images.
+fn data_sets() -> [(&'static str, Files); 4] {
+    let record = |labels: usize| vec![1; labels + 3 * 32 * 32];
+    let batches = ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
+    let mut cifar: Files = batches.map(|name| (name, record(1))).into();
+    cifar.push(("batches.meta.txt", "a b c d e f g h i j".replace(' ', "\n").into_bytes()));
+    let header = |axes: &[u8]| -> Vec<u8> {
+        [0, 0, 8, axes.len() as u8].into_iter().chain(axes.iter().flat_map(|&axis| [0, 0, 0, axis])).collect()
+    };
+    let (images, labels) = ([header(&[2, 3, 4]), vec![9; 24]].concat(), [header(&[2]), vec![0, 1]].concat());
+    [
+        ("cifar10", cifar),
+        ("cifar100", vec![("train.bin", record(2))]),
+        ("stl10", vec![("train_X.bin", vec![1; 3 * 96 * 96]), ("train_y.bin", vec![10])]),
+        ("idx", vec![("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", labels)]),
+    ]
+}
+
+/// Opens a data set and reads what it says it has.
+fn read_data(spec: &str) -> Result<(), TestCaseError> {
+    if let Ok(data) = open(spec, Split::Train) {
+        (0..data.len().min(9)).for_each(|image| drop(data.get(image)));
+        prop_assert!(data.get(data.len()).is_err());
+    }
+    let largest = LARGEST.load(Ordering::Relaxed);
+    prop_assert!(largest < BOUND, "an allocation of {largest} bytes");
+    Ok(())
+}
+
+#[test]
+fn undamaged_data_sets_are_read() {
+    for (kind, files) in data_sets() {
+        let folder = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, bytes)| fs::write(folder.path().join(name), bytes).unwrap());
+        let data = open(&format!("{kind}:{}", folder.path().display()), Split::Train).unwrap();
+        assert!(data.get(data.len() - 1).is_ok());
+    }
+}
+
 fn lines(write: impl FnOnce(PathBuf)) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lines");
@@ -218,12 +260,41 @@ proptest! {
             bytes[28..36].copy_from_slice(&sum.to_le_bytes());
         }
         fs::write(&packed[0], bytes).unwrap();
-        let spec = format!("shards:{}", folder.path().display());
-        if let Ok(data) = open(&spec, Split::Train) {
-            (0..data.len().min(9)).for_each(|image| drop(data.get(image)));
-            drop(data.get(data.len()));
+        read_data(&format!("shards:{}", folder.path().display()))?;
+    }
+
+    #[test]
+    fn data_sets_of_published_formats(damage in damage(), kind in 0..4usize, file in any::<prop::sample::Index>()) {
+        let (kind, files) = data_sets()[kind].clone();
+        let folder = tempfile::tempdir().unwrap();
+        let damaged = file.index(files.len());
+        for (number, (name, good)) in files.iter().enumerate() {
+            let bytes = if number == damaged { damage.to(good) } else { good.clone() };
+            fs::write(folder.path().join(name), bytes).unwrap();
         }
-        let largest = LARGEST.load(Ordering::Relaxed);
-        prop_assert!(largest < BOUND, "an allocation of {largest} bytes");
+        read_data(&format!("{kind}:{}", folder.path().display()))?;
+    }
+
+    /// Sizes of any header under a right checksum, before data that cannot fill them.
+    #[test]
+    fn pictures_that_announce_any_size(
+        width in 1..20_000u32,
+        height in 1..20_000u32,
+        colour in 0..4usize,
+        data in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        use png::ColorType::{Grayscale, GrayscaleAlpha, Rgb, Rgba};
+        let folder = tempfile::tempdir().unwrap();
+        let mut encoder = png::Encoder::new(fs::File::create(folder.path().join("a.png")).unwrap(), width, height);
+        encoder.set_color([Grayscale, GrayscaleAlpha, Rgb, Rgba][colour]);
+        encoder.write_header().unwrap().write_chunk(png::chunk::IDAT, &data).unwrap();
+        read_data(&format!("folder:{}", folder.path().display()))?;
+    }
+
+    /// No specification makes a reader panic; paths are the user's, and no file names another.
+    #[test]
+    fn specifications_of_data(kind in 0..selfsame_data::KINDS.len(), options in "[a-z]{0,7}[=,.0-9]{0,12}|.{0,20}") {
+        drop(open(&options, Split::Train));
+        drop(open(&format!("{}:{options}", selfsame_data::KINDS[kind].0), Split::Train));
     }
 }

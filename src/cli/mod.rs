@@ -177,9 +177,31 @@ fn exit_status(error: &Error) -> u8 {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
     #[test]
     fn arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The names of all commands and options below `command`.
+    fn names(command: &clap::Command) -> Vec<String> {
+        let options = command.get_arguments().filter_map(|argument| Some(format!("--{}", argument.get_long()?)));
+        let below = command.get_subcommands().flat_map(names);
+        [command.get_name().to_string()].into_iter().chain(options).chain(below).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn any_command_line_is_taken_or_refused(
+            words in prop::collection::vec(prop_oneof![
+                3 => select(names(&Cli::command())),
+                1 => "[0-9a-f:.=-]{0,24}",
+                1 => ".{0,12}",
+            ], 0..9)
+        ) {
+            drop(Cli::try_parse_from(["selfsame".to_string()].into_iter().chain(words)));
+        }
     }
 }

@@ -77,12 +77,13 @@ fn a_run_killed_at_random_moments_ends_with_the_same_bits() {
     let kills = std::env::var("SELFSAME_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
     // Weyl's sequence of the golden ratio: moments that spread over a run, for any number of kills.
     let mut moments = (1..).map(|number| whole.mul_f64((f64::from(number) * 0.618_033_988_75).fract() * 0.6));
-    let (mut killed, mut run) = (0, 0);
-    while killed < kills {
+    // At least one kill must leave a checkpoint to go on from, or nothing was resumed.
+    let (mut killed, mut resumable, mut run) = (0, 0, 0);
+    while killed < kills || resumable == 0 {
         run += 1;
         let out = folder.path().join(format!("killed-{run}"));
         let mut before = 0;
-        while killed < kills && !out.join("encoder.safetensors").exists() {
+        while (killed < kills || resumable == 0) && !out.join("encoder.safetensors").exists() {
             let wait = moments.next().expect("it goes on for ever");
             let mut child = begin(&out);
             std::thread::sleep(wait);
@@ -95,13 +96,14 @@ fn a_run_killed_at_random_moments_ends_with_the_same_bits() {
             println!("kill {killed}, run {run}: after {:.2} s, checkpoint of step {now}", wait.as_secs_f64());
             assert!(now >= before, "a good checkpoint was lost: step {before}, then {now}");
             before = now;
+            resumable += u64::from(now > 0);
         }
         if !out.join("config.toml").exists() {
             begin(&out).wait().unwrap();
         }
         expect_same_end(&out, &straight);
     }
-    println!("{run} runs ended with the bits of the undisturbed one");
+    println!("{run} runs ended with the bits of the undisturbed one; {resumable} of {killed} kills left a checkpoint");
 }
 
 /// Kills while the temporary file of a checkpoint is there.
@@ -176,6 +178,11 @@ fn damaged_files_are_survived_or_refused() {
         fs::write(out.join(newest), bytes).unwrap();
         expect_same_end(&out, &straight);
     }
+    // A kill while the newest was written: half of it, under the name that it has until it is whole.
+    let out = copy("torn");
+    fs::remove_file(out.join(newest)).unwrap();
+    fs::write(out.join(format!("{newest}.partial")), &good[..good.len() / 2]).unwrap();
+    expect_same_end(&out, &straight);
     // Metrics and fingerprints cut in the middle of a line.
     let out = copy("cut");
     for name in ["metrics.jsonl", "fingerprints.jsonl"] {

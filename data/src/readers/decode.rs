@@ -16,7 +16,8 @@ use zune_jpeg::JpegDecoder;
 /// Decodes a whole JPEG or PNG file, told apart by its first bytes; `path` is for error messages alone.
 ///
 /// The result has three channels. An error names the file when it is of another format, damaged, truncated, or larger
-/// than [`MAX_SIDE`] or [`MAX_PIXELS`] allow; sizes are checked before memory is allocated.
+/// than [`MAX_SIDE`] or [`MAX_PIXELS`] allow, or than so many bytes can encode; sizes are checked before memory is
+/// allocated.
 pub fn decode(bytes: &[u8], path: &Path) -> Result<Bitmap> {
     let decoded = match bytes {
         [0xff, 0xd8, 0xff, ..] if !ends_after_its_scan(bytes) => Err("a truncated JPEG image".to_string()),
@@ -28,6 +29,18 @@ pub fn decode(bytes: &[u8], path: &Path) -> Result<Bitmap> {
     decoded.map_err(|got| {
         Error::new(ErrorKind::Corrupt, path.display().to_string(), got).expected("a JPEG or PNG image that decodes")
     })
+}
+
+/// Most pixels that a byte of a JPEG file can stand for: a block of 8 x 8 has at least one bit.
+const JPEG_DENSITY: usize = 8 * 64;
+
+/// Most bytes that a byte of deflated data can stand for: two bits repeat 258.
+const DEFLATE_DENSITY: usize = 4 * 258;
+
+/// Refuses a header that announces more than the file has room for, before memory for it is taken.
+fn check_density(announced: usize, density: usize, file: &[u8]) -> std::result::Result<(), String> {
+    let most = density.saturating_mul(file.len());
+    if announced <= most { Ok(()) } else { Err(format!("a truncated image, {} bytes long", file.len())) }
 }
 
 fn decode_jpeg(bytes: &[u8]) -> std::result::Result<Bitmap, String> {
@@ -43,6 +56,7 @@ fn decode_jpeg(bytes: &[u8]) -> std::result::Result<Bitmap, String> {
         let info = decoder.info().ok_or("no image size")?;
         let (height, width) = (usize::from(info.height), usize::from(info.width));
         check_shape(height, width, 3).map_err(|error| error.sentence())?;
+        check_density(height * width, JPEG_DENSITY, bytes)?;
         let bytes = decoder.decode().map_err(|error| format!("{error:?}"))?;
         Bitmap::new(height, width, 3, bytes).map_err(|error| error.sentence())
     }));
@@ -63,6 +77,7 @@ fn decode_png(bytes: &[u8]) -> std::result::Result<Bitmap, String> {
     let mut reader = decoder.read_info().map_err(|error| error.to_string())?;
     let (height, width) = (reader.info().height as usize, reader.info().width as usize);
     check_shape(height, width, 3).map_err(|error| error.sentence())?;
+    check_density(reader.info().raw_bytes(), DEFLATE_DENSITY, bytes)?;
     let mut buffer = vec![0; reader.output_buffer_size().ok_or("a picture too large to address")?];
     let frame = reader.next_frame(&mut buffer).map_err(|error| error.to_string())?;
     reader.finish().map_err(|error| error.to_string())?;

@@ -263,6 +263,10 @@ fn announced_sizes_are_checked_before_memory_is_taken() {
     let frame = jpeg.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
     jpeg[frame + 5..frame + 9].copy_from_slice(&[0xff; 4]);
     assert!(decode(&jpeg, Path::new("huge.jpg")).is_err());
+    // Within what a picture may have, and more than a file of this length can hold.
+    jpeg[frame + 5..frame + 9].copy_from_slice(&[8_000u16.to_be_bytes(), 8_000u16.to_be_bytes()].concat());
+    let sentence = decode(&jpeg, Path::new("huge.jpg")).unwrap_err().sentence();
+    assert!(sentence.contains(&format!("{} bytes long", jpeg.len())), "{sentence}");
 }
 
 #[test]

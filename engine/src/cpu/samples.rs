@@ -3,8 +3,8 @@
 //! Rows are cut into nominal chunks of `CHUNK`; a chunk is one chain per channel, chunk results are combined in order.
 //! Channels are independent, so they go in blocks that stay in registers while the rows stream by.
 
+use crate::order::CHUNK;
 use selfsame_kernels::math::Real;
-use selfsame_kernels::order::CHUNK;
 use selfsame_kernels::stamp;
 
 /// Channels per block: four AVX-512 registers of f32 hide the latency of the chain.

@@ -16,7 +16,9 @@ mod plain;
 pub(super) use pack::{Operand, Packed, Side, pack_weights};
 pub(super) use plain::{add_block, add_block_transposed};
 
-use selfsame_kernels::isa::{Isa, Level};
+use selfsame_kernels::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use selfsame_kernels::isa::Level;
 use std::marker::PhantomData;
 
 /// Rows, columns and positions of a block.

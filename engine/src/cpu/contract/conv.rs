@@ -10,7 +10,7 @@ use super::lanes::Real;
 use super::micro::{A_STRIDE, MAX_ROWS, Run};
 use super::pack::{Operand, Packed};
 use super::{Context, SharedMut};
-use selfsame_kernels::order::CHUNK;
+use crate::order::CHUNK;
 use std::ops::Range;
 
 /// A two-dimensional convolution, in NHWC: x `[n, h, w, c]`, weight `[kh, kw, c / groups, c_out]`, y

@@ -8,9 +8,10 @@ use super::lanes::Real;
 use super::micro::{A_STRIDE, MAX_ROWS, Output, Run};
 use super::pack::Packed;
 use super::{Context, SharedMut};
+use crate::order::CHUNK;
 
-/// Columns of B that are worked on together: with [`CHUNK`](selfsame_kernels::order::CHUNK) rows of f32, 1 MiB.
-const COLUMN_BLOCK: usize = 512;
+/// Columns of B that are worked on together: with [`CHUNK`] rows of f32, 1 MiB.
+const COLUMN_BLOCK: usize = (1 << 18) / CHUNK;
 
 /// Rows with the same taps: which positions of each chunk take part in their sums.
 pub(super) struct Class {

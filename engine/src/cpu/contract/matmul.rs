@@ -6,7 +6,7 @@ use super::lanes::Real;
 use super::micro::{A_STRIDE, MAX_ROWS, Run};
 use super::pack::{Operand, Packed, transpose};
 use super::{Context, SharedMut};
-use selfsame_kernels::order::CHUNK;
+use crate::order::CHUNK;
 
 /// From this many rows of A on, packing B by the way is a small part of the work.
 const ROWS_ON_DEMAND: usize = 128;

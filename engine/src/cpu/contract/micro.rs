@@ -12,8 +12,10 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::lanes::{Lanes, Plain, Real};
-use selfsame_kernels::isa::{Isa, Level};
-use selfsame_kernels::order::CHUNK;
+use crate::order::CHUNK;
+use selfsame_kernels::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use selfsame_kernels::isa::Level;
 
 /// Most rows of any tile.
 pub(in crate::cpu) const MAX_ROWS: usize = 14;

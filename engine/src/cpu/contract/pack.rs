@@ -5,7 +5,7 @@ use super::lanes::Real;
 use super::micro::Kernels;
 use super::scratch::Lease;
 use super::{Context, SharedMut};
-use selfsame_kernels::order::CHUNK;
+use crate::order::CHUNK;
 use std::ops::Range;
 
 /// A right operand `[k, n]` in memory: element (k, j) lies at

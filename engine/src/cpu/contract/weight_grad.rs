@@ -10,8 +10,8 @@ use super::lanes::Real;
 use super::micro::{Kernels, MAX_ROWS, Output};
 use super::pack::{Panel, Panels, copy_row};
 use super::{Context, SharedMut};
+use crate::order::{CHUNK, LEAF};
 use crate::rows::dyadic_blocks;
-use selfsame_kernels::order::{CHUNK, LEAF};
 use std::ops::Range;
 
 /// Elements of a block of the gradient: 256 KiB of f32, times a few nodes of the tree.

@@ -12,8 +12,8 @@ use super::stored::{DotProducts, DotStrips, GradientProducts};
 use super::tiles::{STRIDE, strips, tile_len};
 use super::{Sides, block_of};
 use crate::bf16;
+use crate::order::CHUNK;
 use selfsame_kernels::isa::Isa;
-use selfsame_kernels::order::CHUNK;
 use std::ops::Range;
 
 /// Blocks along a side of a tile.

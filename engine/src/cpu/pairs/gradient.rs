@@ -12,9 +12,9 @@ use super::super::contract::{self, Context, Lease, Plain, SharedMut};
 use super::stored::{DotProducts, DotStrips, GradientProducts};
 use super::tiles::{Dots, STRIDE, strips, tile_len};
 use super::{Num, PairTerm, Problem, Sides, Stored, block_of, terms};
+use crate::order::CHUNK;
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::math::Real;
-use selfsame_kernels::order::CHUNK;
 use std::ops::Range;
 
 /// Bytes of rows that are packed ahead as right operand of the gradient. Of more, each task packs those of its tile, which

@@ -28,8 +28,8 @@ pub(crate) use stored::Stored;
 pub(crate) use sums::{Statistics, Sums, pair_sums};
 
 use super::contract;
+use crate::order::CHUNK;
 use selfsame_kernels::math;
-use selfsame_kernels::order::CHUNK;
 use selfsame_kernels::reference::PairTerm;
 use std::ops::Range;
 

@@ -10,10 +10,11 @@ use super::columns::{ColumnLanes, SECOND};
 use super::stored::{DotProducts, DotStrips};
 use super::tiles::{STRIDE, strips, tile_len};
 use super::{PairTerm, Problem, Sides, Stored, block_of, terms};
+use crate::order::CHUNK;
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::lanes;
 use selfsame_kernels::math::Real;
-use selfsame_kernels::order::{CHUNK, LANES};
+use selfsame_kernels::order::LANES;
 use std::ops::Range;
 
 /// Blocks along a side of a square.

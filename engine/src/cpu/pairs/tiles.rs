@@ -5,7 +5,7 @@ use super::super::contract::pack::{Block, Operand, Packed};
 use super::super::contract::{self, Context};
 use super::stored::{DotProducts, DotStrips};
 use super::{Num, block_of};
-use selfsame_kernels::order::CHUNK;
+use crate::order::CHUNK;
 use std::ops::Range;
 
 /// Distance between the rows of a tile: that of the left operand of the row kernel, so that a tile of the gradient is

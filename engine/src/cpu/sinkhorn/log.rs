@@ -4,10 +4,10 @@
 use super::{Cut, add, fold_leaves, gather_nodes, leaf_rows, measure};
 use crate::ops::Float;
 use crate::ops::sinkhorn::{Finished, Passes, Problem};
+use crate::order::LEAF;
 use crate::{Array, Comm, Device, Result};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::math::Real;
-use selfsame_kernels::order::LEAF;
 use selfsame_kernels::{lanes, stamp};
 
 /// The state between passes.

@@ -12,10 +12,11 @@ pub(crate) use scaling::Scaling;
 
 use crate::ops::Float;
 use crate::ops::sinkhorn::Problem;
+use crate::order::LEAF;
 use crate::{Comm, Result};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::math::Real;
-use selfsame_kernels::order::{LEAF, split};
+use selfsame_kernels::order::split;
 use selfsame_kernels::stamp;
 
 use super::CpuDevice;

@@ -4,9 +4,10 @@
 use super::{Cut, GROUP, add, add_group, fold_leaves, gather_nodes, leaf_rows, measure, row_group};
 use crate::ops::Float;
 use crate::ops::sinkhorn::{Finished, Passes, Problem};
+use crate::order::LEAF;
 use crate::{Array, Comm, Device, Result};
 use selfsame_kernels::math::Real;
-use selfsame_kernels::order::{LANES, LEAF};
+use selfsame_kernels::order::LANES;
 use selfsame_kernels::stamp;
 
 /// The state between passes.

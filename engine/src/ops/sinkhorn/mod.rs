@@ -13,11 +13,11 @@ pub use options::{CodeScale, Marginal, MarginalError, Sinkhorn, SinkhornDomain, 
 
 use super::{Float, cast, is_half, kernels_for, with_real};
 use crate::cpu::sinkhorn as on_cpu;
+use crate::order::LEAF;
 use crate::profile::Work;
 use crate::{Array, Comm, DType, Error, ErrorKind, Result, gpu};
 use selfsame_kernels::device::sinkhorn::NODE_LEAVES as GPU_NODE_LEAVES;
 use selfsame_kernels::math::Real;
-use selfsame_kernels::order::LEAF;
 
 /// The name in errors and memory statistics.
 const OP: &str = "sinkhorn";
