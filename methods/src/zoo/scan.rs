@@ -19,7 +19,7 @@ use selfsame_autograd::{Param, ParamVisitor, Role, Tensor};
 use selfsame_engine::{Array, Error, ErrorKind, Result, ops};
 use selfsame_kernels::math;
 use selfsame_kernels::philox::{Key, Purpose};
-use selfsame_losses::{NtXent, Scan as Clustering, SelfLabel, nt_xent_ranks, scan_ranks, self_label_ranks};
+use selfsame_losses::{NtXent, Scan as Clustering, SelfLabel, Usage, nt_xent_ranks, scan_ranks, self_label_ranks};
 use selfsame_models::backbones::Backbone;
 use selfsame_models::heads::{Mlp, MlpOpts};
 use selfsame_models::layers::Linear;
@@ -169,7 +169,9 @@ impl Scan {
         let kept = ops::scale(self.head_losses.array(), 1.0 - NEWEST)?;
         cx.update(&self.head_losses, ops::add_scaled(kept, NEWEST, losses.array())?);
         let entropy = entropies.iter().sum::<f64>() / entropies.len() as f64;
-        Ok(Step::new(losses.sum_all()?).scalar("clusters/entropy", entropy))
+        let p = self.of_head(&logits.detach(), 0)?.softmax()?;
+        let step = Step::new(losses.sum_all()?).scalar("clusters/entropy", entropy);
+        Ok(parts::log_usage(step, Usage::of(&[p], cx.ranks())?))
     }
 }
 

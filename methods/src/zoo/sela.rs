@@ -14,7 +14,7 @@
 use selfsame_autograd::{Param, ParamVisitor, Role, Tensor};
 use selfsame_engine::{Array, Comm, DType, Device, Result, ops};
 use selfsame_kernels::philox::{Key, Purpose, key_of_path};
-use selfsame_losses::cluster_cross_entropy_ranks;
+use selfsame_losses::{Usage, cluster_cross_entropy_ranks};
 use selfsame_models::backbones::Backbone;
 use selfsame_models::layers::Linear;
 use selfsame_models::{Ctx, Module};
@@ -67,6 +67,7 @@ warmup_epochs = 0.0
         };
         Ok(Box::new(Sela {
             encoder,
+            classes,
             heads,
             times,
             one_head: config.choice("relabel_heads", &["all", "one"])? == "one",
@@ -115,6 +116,7 @@ struct Head {
 
 struct Sela {
     encoder: Box<dyn Backbone>,
+    classes: usize,
     heads: Vec<Head>,
     times: Relabellings,
     one_head: bool,
@@ -147,12 +149,13 @@ impl Method for Sela {
 
     fn objective(&self, z: &Embeddings, cx: &Ctx) -> Result<Step> {
         let (y, images) = (z.get("y0")?, z.get("images")?);
-        let loss = |head: &Head| {
-            let labels = ops::index_select(&head.labels.array(), 0, images.array())?;
-            cluster_cross_entropy_ranks(&[head.linear.forward(y, cx)?], &labels, 1.0, cx.ranks())
-        };
+        let labels = |head: &Head| ops::index_select(&head.labels.array(), 0, images.array());
+        let loss =
+            |head: &Head| cluster_cross_entropy_ranks(&[head.linear.forward(y, cx)?], &labels(head)?, 1.0, cx.ranks());
         let losses = self.heads.iter().map(loss).collect::<Result<Vec<_>>>()?;
-        Ok(Step::new(parts::mean_of(&losses)?).embeddings(y))
+        let codes = ops::one_hot(&labels(&self.heads[0])?, self.classes, DType::F32)?;
+        let usage = Usage::of(&[Tensor::constant(codes)], cx.ranks())?;
+        Ok(parts::log_usage(Step::new(parts::mean_of(&losses)?).embeddings(y), usage))
     }
 
     fn before_epoch(&mut self, epoch: u64, sweep: &Sweep) -> Result<Vec<String>> {
