@@ -1,9 +1,10 @@
 //! Reductions over samples: which rows belong to which image, and sums whose bits do not depend on how the batch is
 //! cut into micro-batches or ranks.
 //!
-//! A sum over samples has leaves of [`LEAF`] images of one view and, above them, a binary tree split at the largest
-//! power of two below the number of leaves. Each micro-batch or rank contributes the aligned dyadic blocks of leaves
-//! that it covers ([`Tree::insert`]); whoever holds all of them gets the same root ([`Tree::finish`]).
+//! A sum over samples has leaves of [`LEAF`](selfsame_kernels::order::LEAF) images of one view and, above them, a binary
+//! tree split at the largest power of two below the number of leaves. Each micro-batch or rank contributes the aligned
+//! dyadic blocks of leaves that it covers ([`Tree::insert`]); whoever holds all of them gets the same root
+//! ([`Tree::finish`]).
 
 use crate::order::LEAF;
 use crate::{Array, Error, ErrorKind, Result, ops};
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 /// An activation has images on axis 0; the axes between it and the channels (tokens, pixels) are the rows of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rows {
-    /// Index in the global batch of the first image here: a multiple of [`LEAF`].
+    /// Index in the global batch of the first image here: a multiple of [`LEAF`](selfsame_kernels::order::LEAF).
     pub first_image: usize,
     /// Images here.
     pub images: usize,
