@@ -32,7 +32,7 @@ fn show_tells_where_values_come_from() {
     assert_eq!(configuration["temperature"]["source"], "command line");
     assert_eq!(configuration["epochs"]["value"], 7);
     assert_eq!(configuration["epochs"]["source"], text(&file));
-    assert_eq!(configuration["batch"]["source"], "defaults of trainer");
+    assert_eq!(configuration["momentum"]["source"], "defaults of trainer");
     // What is shown as text is itself a configuration file.
     let shown = succeed(&["show", "simclr", "temperature=0.25"]);
     fs::write(&file, shown).unwrap();
