@@ -5,8 +5,6 @@
 //! sizes that are free to be the fastest, for `benches/order` to time both. Its results differ from everybody's, golden
 //! hashes included; on a GPU and in `selfsame_kernels`'s references the order stays what it was. It is no feature, so
 //! that no dependant can switch it on for others.
-// The switch is given to rustc by hand.
-#![allow(unexpected_cfgs)]
 
 use selfsame_kernels::order;
 
