@@ -178,6 +178,11 @@ fn scan_goes_through_its_three_steps() {
     scan.steps(1);
     assert_ne!(scan.bytes("heads.0.weight"), head);
     assert!(scan.values("head_losses").iter().all(|loss| *loss != 0.0));
+    // One of four clusters at least has an image of the batch.
+    let used: Vec<f64> =
+        scan.scalars.iter().filter(|(key, _)| key == "prototypes/used").map(|(_, share)| *share).collect();
+    assert_eq!(used.len(), IMAGES / 32, "in each step of the clustering, in none before");
+    assert!(used.iter().all(|share| [0.25, 0.5, 0.75, 1.0].contains(share)), "{used:?}");
     scan.epoch(2);
     assert_eq!(scan.integers("neighbours"), neighbours, "mined once");
     assert!(scan.begin(3).is_none());

@@ -152,6 +152,20 @@ fn without_balance_self_labels_are_the_classifier_s_own() {
 }
 
 #[test]
+fn the_log_tells_which_share_of_classes_a_batch_has() {
+    let mut bench = Bench::new(&sela::SPEC, &["classes=5", "heads=1", "balance=false"]);
+    bench.begin(0);
+    let labels = bench.integers("labels0");
+    for views in bench.batches(0) {
+        let of_batch: Vec<i64> = views.indices().iter().map(|image| labels[*image]).collect();
+        let present = counts(&of_batch, 5).iter().filter(|n| **n > 0).count();
+        let logged = bench.step(&views).scalars;
+        let used = logged.iter().find(|(key, _)| key == "prototypes/used").unwrap().1;
+        assert_eq!(used, present as f64 / 5.0);
+    }
+}
+
+#[test]
 fn groups_of_heads_take_turns_by_epochs() {
     let mut bench = Bench::new(&iic::SPEC, &["clusters=3", "over_clusters=7", "partners=2", "weight_decay=0.1"]);
     let mut moved = Vec::new();
