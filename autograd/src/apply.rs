@@ -14,10 +14,11 @@ use std::panic::Location;
 #[track_caller]
 pub fn apply(op: impl Op, x: &[&Tensor]) -> Result<Vec<Tensor>> {
     let at = Location::caller();
-    record(op, x, at).map_err(|e| e.located(at))
+    record(Box::new(op), x, at).map_err(|e| e.located(at))
 }
 
-fn record(op: impl Op, x: &[&Tensor], at: &'static Location<'static>) -> Result<Vec<Tensor>> {
+/// Takes the operation boxed: compiled once, not once for each operation.
+fn record(op: Box<dyn Op>, x: &[&Tensor], at: &'static Location<'static>) -> Result<Vec<Tensor>> {
     let spec = op.spec();
     let tracked = x.iter().any(|x| x.is_tracked());
     if tracked && let Gradient::None(why) = spec.gradient {
@@ -42,8 +43,7 @@ fn record(op: impl Op, x: &[&Tensor], at: &'static Location<'static>) -> Result<
     saved.claim();
     let region = profiler.and_then(|p| p.region());
     let untracked: Vec<bool> = (0..outputs.len()).map(|i| saved.is_untracked(i)).collect();
-    let node =
-        Node::new(next_seq(), spec.name, outputs.len(), edges(x), Work::Op { op: Box::new(op), saved, at, region });
+    let node = Node::new(next_seq(), spec.name, outputs.len(), edges(x), Work::Op { op, saved, at, region });
     Ok(outputs
         .into_iter()
         .zip(untracked)
@@ -61,7 +61,11 @@ fn record(op: impl Op, x: &[&Tensor], at: &'static Location<'static>) -> Result<
 #[track_caller]
 pub fn apply1(op: impl Op, x: &[&Tensor]) -> Result<Tensor> {
     let name = op.spec().name;
-    let mut outputs = apply(op, x)?;
+    only(name, apply(op, x)?)
+}
+
+/// The one output of the operation `name`.
+fn only(name: &str, mut outputs: Vec<Tensor>) -> Result<Tensor> {
     match (outputs.pop(), outputs.is_empty()) {
         (Some(output), true) => Ok(output),
         (last, _) => {

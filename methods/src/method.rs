@@ -93,8 +93,8 @@ pub struct Fact {
     pub meaning: &'static str,
     /// What to do about it.
     pub advice: &'static str,
-    /// The value for a batch of `images`.
-    pub value: fn(images: usize) -> f64,
+    /// The value with this configuration, for a batch of `images`.
+    pub value: fn(config: &Config, images: usize) -> Result<f64>,
 }
 
 /// A method at work: its modules and how they turn views into a loss.

@@ -135,7 +135,7 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
         eval_images: config.at_least("eval_images", 1)?,
         checkpoint_every: config.at_least("checkpoint_every", 1)? as u64,
         eval_transform: parts::eval_transform(&config)?,
-        watch: Watch::new(spec.facts, batch),
+        watch: Watch::new(spec.facts, &config, batch)?,
         store,
         log: Log { metrics, events },
         recorder,

@@ -13,7 +13,7 @@ seed = 0                # of everything random: weights, order, augmentations
 backbone = "resnet18"   # encoder: resnet-small, resnet18, resnet34, resnet50
 stem = "cifar"          # its first layers: cifar (3x3), small (3x3 stride 2), imagenet (7x7 stride 2, max-pool)
 width = 1.0             # factor on all its channel counts
-backbone_options = ""   # its other options: "patch=4 depth=6 drop_path=0.1" of vit, "sobel=true" of alexnet and vgg16
+backbone_options = ""   # its other options: "patch=4 depth=6 drop_path=0.1" of vit, "sobel=true" of the others
 zero_init = false       # true: residual branches start at zero
 bn_group = 0            # images that batch norm normalises together, a multiple of 16; 0: the whole batch
 recompute = false       # true: blocks compute their forward again in backward; less memory, a third more time

@@ -5,6 +5,7 @@ use selfsame_engine::{Array, Comm, DType, Device, ErrorKind, ops};
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::philox::{self, Key, Purpose};
 use selfsame_models::backbones::{BACKBONES, Backbone, BackboneOpts, Block, ResNet, ResNetConfig, Stem, backbone};
+use selfsame_models::layers::Sobel;
 use selfsame_models::{Ctx, Init, Module, Updates, copy_values, param_count, params};
 use std::sync::Arc;
 
@@ -284,4 +285,16 @@ fn twins_start_apart_and_copy() {
     copy_values(&online, &target).unwrap();
     assert_eq!(values(&online), values(&target));
     assert!(params(&target)[0].path().starts_with("target.conv1"));
+}
+
+#[test]
+fn with_sobel_filters_the_network_sees_edges_alone() {
+    let filtered = build("resnet-small", &[("width", "0.25"), ("sobel", "true")]);
+    let of_two_channels = build("resnet-small", &[("width", "0.25"), ("channels", "2")]);
+    let (x, cx) = (Tensor::constant(images(2, 32)), Ctx::eval());
+    let edges = Sobel.forward(&x, &cx).unwrap();
+    let features = |net: &dyn Backbone, x: &Tensor| net.forward(x, &cx).unwrap().array().to_vec::<f32>().unwrap();
+    let found = features(&*filtered, &x);
+    assert_eq!(found, features(&*of_two_channels, &edges));
+    assert!(found.iter().any(|feature| *feature != 0.0));
 }

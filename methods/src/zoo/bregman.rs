@@ -72,7 +72,7 @@ warmup_epochs = 0.0
         formula: "2 ln(2N-1)",
         meaning: "every pair of views looks equally similar to both terms, at equal weights",
         advice: "look at divergence/active and embed/std; a lower learning rate or temperature",
-        value: |images| 2.0 * math::f64::log((2 * images - 1) as f64),
+        value: |_, images| Ok(2.0 * math::f64::log((2 * images - 1) as f64)),
     }],
 };
 

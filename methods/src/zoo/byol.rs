@@ -67,13 +67,13 @@ warmup_epochs = 10.0
             formula: "4",
             meaning: "predictions are orthogonal to their targets: nothing is learned yet",
             advice: "a longer warm-up or another learning rate",
-            value: |_| 4.0,
+            value: |_, _| Ok(4.0),
         },
         Fact {
             formula: "0",
             meaning: "every prediction is its target: most likely all embeddings are equal",
             advice: "look at embed/std; keep the predictor, and its batch norm; a larger teacher_momentum",
-            value: |_| 0.0,
+            value: |_, _| Ok(0.0),
         },
     ],
 };

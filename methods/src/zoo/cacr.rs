@@ -76,7 +76,7 @@ brightness = "multiplicative"
         formula: "0",
         meaning: "in the form of pairs all embeddings are equal: the encoder has collapsed",
         advice: "a lower learning rate or a longer warm-up; look at embed/std",
-        value: |_| 0.0,
+        value: |_, _| Ok(0.0),
     }],
 };
 

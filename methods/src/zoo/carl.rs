@@ -54,7 +54,7 @@ weight_decay = 5e-4
             network,
         }))
     },
-    facts: &[],
+    facts: &[parts::uniform_outputs(|config, _| parts::ln_of(config, "prototypes"))],
 };
 
 /// Encoder, projector and prototypes; its output are logits. The embeddings of all images are wide only here.

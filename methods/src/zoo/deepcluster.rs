@@ -69,7 +69,7 @@ warmup_epochs = 0.0
             encoder,
         }))
     },
-    facts: &[],
+    facts: &[parts::uniform_outputs(|config, _| parts::ln_of(config, "clusters"))],
 };
 
 /// A classifier of `features` below the path `classifier`.

@@ -95,7 +95,7 @@ warmup_epochs = 10.0
             exports_teacher: config.choice("export", &["teacher", "student"])? == "teacher",
         }))
     },
-    facts: &[],
+    facts: &[parts::uniform_outputs(|config, _| parts::ln_of(config, "outputs"))],
 };
 
 /// An encoder with its head; its output is the head's bottleneck.

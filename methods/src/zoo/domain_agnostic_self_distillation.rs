@@ -71,7 +71,7 @@ weight_decay = 5e-4
             steps_per_epoch: plan.steps_per_epoch,
         }))
     },
-    facts: &[],
+    facts: &[parts::uniform_outputs(|config, _| parts::ln_of(config, "prototypes"))],
 };
 
 struct DomainAgnostic {

@@ -94,7 +94,7 @@ warmup_from = 0.0625    # 0.3 of 4.8
             crops: large + config.usize("small_crops")?,
         }))
     },
-    facts: &[],
+    facts: &[parts::uniform_outputs(|config, _| parts::ln_of(config, "prototypes"))],
 };
 
 struct Mira {

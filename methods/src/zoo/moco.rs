@@ -44,7 +44,7 @@ queue = 65536           # past keys, a multiple of the batch; well below the num
             info_nce: InfoNce { temperature: config.positive("temperature")? },
         }))
     },
-    facts: &[],
+    facts: &[parts::UNIFORM_QUEUE],
 };
 
 struct Moco {

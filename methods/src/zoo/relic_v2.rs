@@ -19,6 +19,7 @@ use std::sync::Arc;
 use selfsame_autograd::ParamVisitor;
 use selfsame_autograd::schedule::Schedule;
 use selfsame_engine::{Array, Result};
+use selfsame_kernels::math;
 use selfsame_kernels::philox::{Key, Purpose};
 use selfsame_losses::{Divergence, Relic as Loss, RelicViews, relic_ranks};
 use selfsame_models::backbones::Backbone;
@@ -104,10 +105,13 @@ warmup_epochs = 10.0
         }))
     },
     facts: &[Fact {
-        formula: "ln 11",
-        meaning: "with 10 negatives, every image looks equally similar: nothing is learned yet, or a collapse",
+        formula: "ln(1+negatives)",
+        meaning: "every image looks equally similar: nothing is learned yet, or the encoder has collapsed",
         advice: "a lower temperature, a longer warm-up or a lower learning rate; look at embed/std",
-        value: |_| selfsame_kernels::math::f64::log(11.0),
+        value: |config, images| match config.usize("negatives")? {
+            0 => Ok(math::f64::log(images as f64)),
+            drawn => Ok(math::f64::log(1.0 + drawn as f64)),
+        },
     }],
 };
 

@@ -94,7 +94,7 @@ brightness = "multiplicative"
         formula: "ln(2N-1)",
         meaning: "in the pretext every pair of views looks equally similar",
         advice: "a lower temperature, a longer warm-up or a lower learning rate; look at embed/std",
-        value: |images| math::f64::log((2 * images - 1) as f64),
+        value: |_, images| Ok(math::f64::log((2 * images - 1) as f64)),
     }],
 };
 

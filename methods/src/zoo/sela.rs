@@ -76,7 +76,7 @@ warmup_epochs = 0.0
             balance: config.bool("balance")?,
         }))
     },
-    facts: &[],
+    facts: &[parts::uniform_outputs(|config, _| parts::ln_of(config, "classes"))],
 };
 
 /// Iterations after which Sinkhorn stops whatever its error.

@@ -60,7 +60,7 @@ warmup_epochs = 10.0
         formula: "ln(2N-1)",
         meaning: "every pair of views looks equally similar: nothing is learned yet, or the encoder has collapsed",
         advice: "a lower temperature, a longer warm-up or a lower learning rate; look at embed/std",
-        value: |images| math::f64::log((2 * images - 1) as f64),
+        value: |_, images| Ok(math::f64::log((2 * images - 1) as f64)),
     }],
 };
 

@@ -82,7 +82,7 @@ warmup_from = 0.0625    # 0.3 of 4.8
             frozen_until: parts::epochs_in_steps(config, "freeze_epochs", plan)?,
         }))
     },
-    facts: &[],
+    facts: &[parts::uniform_outputs(|config, _| parts::ln_of(config, "prototypes"))],
 };
 
 struct Swav {

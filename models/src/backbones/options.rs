@@ -37,7 +37,7 @@ pub struct BackboneOpts {
     /// Transformers: probability with which training drops a branch of the last block for an image (stochastic depth);
     /// it rises linearly from 0 in the first.
     pub drop_path: Option<f64>,
-    /// Plain networks: whether images pass the fixed Sobel filters first.
+    /// ResNets and plain networks: whether images pass the fixed Sobel filters first.
     pub sobel: Option<bool>,
     /// Plain networks: probability of dropout before each hidden layer.
     pub dropout: Option<f64>,
@@ -57,7 +57,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("depth", "transformers: number of blocks"),
     ("pool", "transformers: class (the class token), mean (of the patch tokens)"),
     ("drop_path", "transformers: largest probability of dropping a branch in training"),
-    ("sobel", "alexnet, vgg16: true puts fixed Sobel filters in front"),
+    ("sobel", "resnets, alexnet, vgg16: true puts fixed Sobel filters in front"),
     ("dropout", "alexnet, vgg16: probability of dropout before hidden layers"),
 ];
 

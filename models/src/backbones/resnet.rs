@@ -2,7 +2,7 @@
 //! `layer2.0.downsample.0`, `fc`. Bottlenecks stride in their 3x3 convolution ("v1.5").
 
 use super::{Backbone, BackboneOpts, BackboneSpec, run_block};
-use crate::layers::{BatchNorm, BatchNormOpts, Conv2d, Conv2dOpts, Linear};
+use crate::layers::{BatchNorm, BatchNormOpts, Conv2d, Conv2dOpts, Linear, Sobel};
 use crate::{Ctx, Fill, Init, Module};
 use selfsame_autograd::{ParamVisitor, Tensor};
 use selfsame_engine::{Error, ErrorKind, Result, nearest, ops};
@@ -73,6 +73,8 @@ pub struct ResNetConfig {
     pub stem: Stem,
     /// Channels of the images.
     pub channels: usize,
+    /// Whether [`Sobel`] filters come first.
+    pub sobel: bool,
     /// Whether residual branches start at zero.
     pub zero_init: bool,
     /// Outputs of a final `fc` layer.
@@ -90,6 +92,7 @@ impl ResNetConfig {
             widths: vec![64, 128, 256, 512],
             stem: Stem::ImageNet,
             channels: 3,
+            sobel: false,
             zero_init: false,
             classes: None,
             bn_group: None,
@@ -111,7 +114,7 @@ impl ResNetConfig {
     /// # Errors
     /// `Config` when the widths are not one per stage, or for an option of other families.
     pub fn with(mut self, o: &BackboneOpts) -> Result<ResNetConfig> {
-        o.only("resnet", &["widths"])?;
+        o.only("resnet", &["widths", "sobel"])?;
         if let Some(widths) = &o.widths {
             // The small network takes any number of stages; the published ones have four.
             if widths.len() != self.depths.len() && self.depths.iter().any(|d| *d != 1) {
@@ -126,6 +129,7 @@ impl ResNetConfig {
         }
         self.stem = o.stem.unwrap_or(self.stem);
         self.channels = o.channels.unwrap_or(self.channels);
+        self.sobel = o.sobel.unwrap_or(self.sobel);
         self.zero_init |= o.zero_init;
         self.classes = o.classes.or(self.classes);
         self.bn_group = o.bn_group.or(self.bn_group);
@@ -141,6 +145,7 @@ impl ResNetConfig {
 
 /// A residual network: `[n, h, w, channels]` to `[n, feature_dim]`, or to `[n, classes]` with a classification layer.
 pub struct ResNet {
+    sobel: bool,
     stem: Stem,
     conv1: Conv2d,
     bn1: BatchNorm,
@@ -164,7 +169,8 @@ impl ResNet {
             Stem::Cifar => (3, 1),
             Stem::Small => (3, 2),
         };
-        let conv1 = convolution(&init.at("conv1"), config.channels, first, kernel, stride)?;
+        let channels = if config.sobel { Sobel::CHANNELS } else { config.channels };
+        let conv1 = convolution(&init.at("conv1"), channels, first, kernel, stride)?;
         let bn1 = config.norm(&init.at("bn1"), first, Fill::Ones)?;
         let mut blocks = Vec::new();
         let mut inputs = first;
@@ -178,7 +184,7 @@ impl ResNet {
         }
         let feature_dim = last * config.block.expansion();
         let fc = config.classes.map(|classes| Linear::new(&init.at("fc"), feature_dim, classes, true)).transpose()?;
-        Ok(ResNet { stem: config.stem, conv1, bn1, blocks, fc, feature_dim })
+        Ok(ResNet { sobel: config.sobel, stem: config.stem, conv1, bn1, blocks, fc, feature_dim })
     }
 }
 
@@ -207,7 +213,8 @@ impl Backbone for ResNet {
     }
 
     fn feature_map(&self, x: &Tensor, cx: &Ctx) -> Result<Tensor> {
-        let mut x = self.bn1.forward_relu(&self.conv1.forward(x, cx)?, cx)?;
+        let x = if self.sobel { Sobel.forward(x, cx)? } else { x.clone() };
+        let mut x = self.bn1.forward_relu(&self.conv1.forward(&x, cx)?, cx)?;
         if self.stem == Stem::ImageNet {
             x = x.max_pool2d(ops::Pool2d { kernel: [3; 2], stride: [2; 2], padding: [1; 2] })?;
         }

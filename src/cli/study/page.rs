@@ -1,5 +1,9 @@
 //! The results as a page of Markdown.
 
+use std::collections::BTreeSet;
+
+use selfsame_methods::run::manifest::Build;
+
 use super::arms::{ARMS, Arm, Claim};
 use super::row::Row;
 
@@ -27,13 +31,13 @@ pub(super) fn page(rows: &[(&Arm, bool, Row)]) -> String {
     }
     text.push_str(
         "| arm | seed | kNN % | untrained % | linear % | embedding std | embedding rank | feature rank | in use | \
-         s | MiB | expected | found | key |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+         steps | s | MiB | expected | found | key |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for (arm, fresh, row) in rows {
         let whole = rows.iter().find(|(of, _, own)| of.name == arm.method && own.seed == row.seed).map(|(.., own)| own);
         let optional = |value: Option<f64>, digits| value.map_or("-".into(), |value| format!("{value:.digits$}"));
         text.push_str(&format!(
-            "| {} | {} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {} | {:.0} | {:.0} | {} | {} | {}{} |\n",
+            "| {} | {} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {} | {} | {:.0} | {:.0} | {} | {} | {}{} |\n",
             arm.name,
             row.seed,
             100.0 * row.knn,
@@ -43,6 +47,7 @@ pub(super) fn page(rows: &[(&Arm, bool, Row)]) -> String {
             optional(row.embedding_rank, 1),
             row.feature_rank,
             optional(row.usage, 2),
+            row.steps,
             row.seconds,
             row.peak_bytes as f64 / (1024.0 * 1024.0),
             arm.claim.name(),
@@ -58,7 +63,21 @@ pub(super) fn page(rows: &[(&Arm, bool, Row)]) -> String {
          stands for the code and the configuration: a row of another key is out of date.\n",
     );
     text.push_str(&gains(rows));
+    text.push_str(&builds(rows));
     text
+}
+
+/// What the rows were computed by.
+fn builds(rows: &[(&Arm, bool, Row)]) -> String {
+    let of = |row: &Row| {
+        let Build { version, source, compiler, .. } = &row.key.build;
+        format!("- selfsame {version}, source {source}, {compiler}\n")
+    };
+    let builds: BTreeSet<String> = rows.iter().map(|(_, _, row)| of(row)).collect();
+    match builds.is_empty() {
+        true => String::new(),
+        false => format!("\n## Built from\n\n{}", builds.into_iter().collect::<String>()),
+    }
 }
 
 /// What the parts gain that the arms of [`Claim::Loses`] are without: means over seeds, or nothing where no arm has two.

@@ -18,7 +18,7 @@ pub(super) const FILE: &str = "row.json";
 /// What a result depends on: the code and the whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Key {
-    build: Build,
+    pub(super) build: Build,
     config: String,
 }
 
