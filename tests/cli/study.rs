@@ -48,7 +48,7 @@ fn arms_are_trained_once_kept_under_their_key_and_written_as_a_page() {
     for arm in ["| byol | 0 |", "| byol-no-predictor | 0 |"] {
         assert!(written.contains(arm), "{arm} in\n{written}");
     }
-    assert!(!written.contains(", out of date |") && written.contains("\n- selfsame "), "{written}");
+    assert!(!written.contains(", out of date |") && written.contains("threads of an arm: "), "{written}");
 
     let said = succeed(&arguments(BOTH, &out, &page, &[]));
     assert_eq!(said, "", "nothing is left to do");

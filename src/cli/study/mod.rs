@@ -26,6 +26,7 @@ use super::pretrain::stopped;
 use super::progress::Progress;
 use super::{Outcome, Registry};
 use arms::{ARMS, Arm};
+use page::Entry;
 use row::{Key, Row};
 
 /// Arguments of `study`.
@@ -56,7 +57,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<Outcome> {
     let chosen = chosen(&args.arms)?;
     let stop = interrupt::listen()?;
-    let mut rows = Vec::new();
+    let mut entries = Vec::new();
     for (arm, seed) in chosen {
         let config = arm_config(arm, seed, &args.settings, registry)?;
         let key = Key::of(&config);
@@ -76,13 +77,21 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
             study.trained(arm, seed, config, &folder)?.write(&folder)?;
         }
         if let Some(row) = Row::read(&folder)? {
-            rows.push((arm, row.key == key, row));
+            let Some(session) = RunDir::open(&folder)?.read_manifest()?.sessions.pop() else {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    folder.display().to_string(),
+                    "a manifest without a session",
+                )
+                .hint("delete the folder to run the arm again"));
+            };
+            entries.push(Entry { arm, is_fresh: row.key == key, row, session });
         }
     }
     if args.plan {
         return Ok(Outcome::Done);
     }
-    let page = page::page(&rows);
+    let page = page::page(&entries);
     match &args.page {
         Some(path) => std::fs::write(path, page)
             .map_err(|error| Error::new(ErrorKind::Io, path.display().to_string(), error.to_string()))?,

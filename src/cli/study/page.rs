@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use selfsame_methods::run::manifest::Build;
+use selfsame_methods::run::{Build, Session};
 
 use super::arms::{ARMS, Arm, Claim};
 use super::row::Row;
@@ -13,8 +13,18 @@ const CLEARLY: f64 = 0.05;
 /// Collapsed: an effective rank, a standard deviation or a share of prototypes in use below this share of the method's own.
 const COLLAPSED: f64 = 0.5;
 
-/// The page of `rows`, each with its arm and whether it is up to date.
-pub(super) fn page(rows: &[(&Arm, bool, Row)]) -> String {
+/// The result of an arm, as the page shows it.
+pub(super) struct Entry {
+    pub(super) arm: &'static Arm,
+    /// Whether it is that of this code and configuration.
+    pub(super) is_fresh: bool,
+    pub(super) row: Row,
+    /// Where it was computed; of a run that was resumed, where it ended.
+    pub(super) session: Session,
+}
+
+/// The page of `entries`.
+pub(super) fn page(entries: &[Entry]) -> String {
     let mut text = String::from(
         "# Every method on small scenes\n\n\
          Written by `selfsame study methods`. All arms share data, encoder, augmentation and optimiser\n\
@@ -22,7 +32,7 @@ pub(super) fn page(rows: &[(&Arm, bool, Row)]) -> String {
          frozen encoder on test images. The recipes are meant for a minute of training, not for the best that a method can\n\
          do: compare a row with its ablation and with the untrained encoder, not methods with each other.\n\n",
     );
-    if let Some((_, _, row)) = rows.first() {
+    if let Some(Entry { row, .. }) = entries.first() {
         text.push_str(&format!(
             "Untrained encoder: kNN {:.1} %. Raw pixels: kNN {:.1} %.\n\n",
             100.0 * row.knn_untrained,
@@ -33,8 +43,8 @@ pub(super) fn page(rows: &[(&Arm, bool, Row)]) -> String {
         "| arm | seed | kNN % | untrained % | linear % | embedding std | embedding rank | feature rank | in use | \
          steps | s | MiB | expected | found | key |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
-    for (arm, fresh, row) in rows {
-        let whole = rows.iter().find(|(of, _, own)| of.name == arm.method && own.seed == row.seed).map(|(.., own)| own);
+    for Entry { arm, is_fresh, row, .. } in entries {
+        let whole = row_of(entries, arm.method, row.seed);
         let optional = |value: Option<f64>, digits| value.map_or("-".into(), |value| format!("{value:.digits$}"));
         text.push_str(&format!(
             "| {} | {} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {} | {} | {:.0} | {:.0} | {} | {} | {}{} |\n",
@@ -53,7 +63,7 @@ pub(super) fn page(rows: &[(&Arm, bool, Row)]) -> String {
             arm.claim.name(),
             found(arm.claim, row, whole),
             row.key.short(),
-            if *fresh { "" } else { ", out of date" },
+            if *is_fresh { "" } else { ", out of date" },
         ));
     }
     text.push_str(
@@ -62,31 +72,40 @@ pub(super) fn page(rows: &[(&Arm, bool, Row)]) -> String {
          of the method's own; *loses* gives the points of kNN accuracy against the method with the same seed. The key\n\
          stands for the code and the configuration: a row of another key is out of date.\n",
     );
-    text.push_str(&gains(rows));
-    text.push_str(&builds(rows));
+    text.push_str(&gains(entries));
+    text.push_str(&origins(entries));
     text
 }
 
-/// What the rows were computed by.
-fn builds(rows: &[(&Arm, bool, Row)]) -> String {
-    let of = |row: &Row| {
+/// What the rows were computed by, and on.
+fn origins(entries: &[Entry]) -> String {
+    let of = |Entry { row, session, .. }: &Entry| {
         let Build { version, source, compiler, .. } = &row.key.build;
-        format!("- selfsame {version}, source {source}, {compiler}\n")
+        let Session { device, isa, threads, platform, .. } = session;
+        format!(
+            "- selfsame {version}, source {source}, {compiler}, on {platform}, {device}, {isa}, threads of an arm: {threads}\n"
+        )
     };
-    let builds: BTreeSet<String> = rows.iter().map(|(_, _, row)| of(row)).collect();
-    match builds.is_empty() {
+    let origins: BTreeSet<String> = entries.iter().map(of).collect();
+    match origins.is_empty() {
         true => String::new(),
-        false => format!("\n## Built from\n\n{}", builds.into_iter().collect::<String>()),
+        false => format!("\n## Computed by\n\n{}", origins.into_iter().collect::<String>()),
     }
 }
 
+/// The row of the arm called `name` with that seed.
+fn row_of<'a>(entries: &'a [Entry], name: &str, seed: u32) -> Option<&'a Row> {
+    entries.iter().map(|entry| &entry.row).find(|row| row.arm == name && row.seed == seed)
+}
+
 /// What the parts gain that the arms of [`Claim::Loses`] are without: means over seeds, or nothing where no arm has two.
-fn gains(rows: &[(&Arm, bool, Row)]) -> String {
-    let row_of = |name: &str, seed| rows.iter().map(|(_, _, row)| row).find(|row| row.arm == name && row.seed == seed);
+fn gains(entries: &[Entry]) -> String {
     let mut text = String::new();
     for arm in ARMS.iter().filter(|arm| arm.claim == Claim::Loses) {
         let differences: Vec<f64> = (0..arm.seeds())
-            .filter_map(|seed| Some(100.0 * (row_of(arm.method, seed)?.knn - row_of(arm.name, seed)?.knn)))
+            .filter_map(|seed| {
+                Some(100.0 * (row_of(entries, arm.method, seed)?.knn - row_of(entries, arm.name, seed)?.knn))
+            })
             .collect();
         if let Some((mean, half_width)) = interval(&differences) {
             let seeds = differences.len();
