@@ -5,6 +5,7 @@ use super::counters::{Counters, Requests};
 use super::exec::{Position, View};
 use super::finding::{Finding, FindingKind, Findings, Place};
 use super::launcher::Options;
+use super::memory::Range;
 use super::mutation::Mutation;
 use super::schedule::position;
 use super::shadow::{Conflict, Shadow};
@@ -21,7 +22,14 @@ pub(super) struct Region {
     pub(super) initialised: Vec<bool>,
     /// `None`: the launch only reads it.
     pub(super) shadow: Option<Shadow>,
-    pub(super) shared: bool,
+    /// The allocation, and where in it the region starts. `None`: a shared tile.
+    pub(super) part: Option<Range>,
+}
+
+impl Region {
+    pub(super) fn is_shared(&self) -> bool {
+        self.part.is_none()
+    }
 }
 
 /// A name under which a kernel sees a region.
@@ -78,7 +86,7 @@ impl Checker {
         self.clocks.start(number, threads);
         self.steps.clear();
         self.steps.resize(threads as usize, 0);
-        for region in self.regions.iter_mut().filter(|region| region.shared) {
+        for region in self.regions.iter_mut().filter(|region| region.is_shared()) {
             region.initialised.fill(false);
             region.shadow.as_mut().into_iter().for_each(Shadow::clear);
         }
@@ -115,9 +123,9 @@ impl Checker {
         let region = &mut self.regions[name.region];
         let offset = data as usize - region.base as usize;
         if self.options.count {
-            self.requests.access(me.number, site, offset, bytes, region.shared);
+            self.requests.access(me.number, site, offset, bytes, region.is_shared());
             self.counters.atomics += u64::from(operation == Operation::Atomic);
-            if !region.shared {
+            if !region.is_shared() {
                 self.counters.bytes_read += if operation.reads() { bytes as u64 } else { 0 };
                 self.counters.bytes_written += if operation.writes() { bytes as u64 } else { 0 };
             }

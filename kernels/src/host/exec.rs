@@ -356,7 +356,7 @@ impl Tile {
                 base: data,
                 initialised: vec![false; bytes],
                 shadow: Some(Shadow::new(bytes, size)),
-                shared: true,
+                part: None,
             });
             checker.names.len() as u32 - 1
         });

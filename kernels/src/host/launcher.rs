@@ -202,13 +202,14 @@ impl State {
         }
         let mut numbers = BTreeMap::new();
         for (start, (first, end, granule, written)) in used {
-            let allocation = self.memory.allocation(Range { start, offset: first });
+            let part = Range { start, offset: first };
+            let allocation = self.memory.allocation(part);
             numbers.insert(start, (checker.regions.len(), first));
             checker.regions.push(Region {
                 base: allocation.data().wrapping_add(first),
                 initialised: allocation.initialised[first..end].to_vec(),
                 shadow: written.then(|| Shadow::new(end - first, granule)),
-                shared: false,
+                part: Some(part),
             });
         }
         let bind = |((param, arg), argument): ((&crate::kernel::ParamSpec, &ArgValue), &Option<Argument>)| {
@@ -233,7 +234,7 @@ impl State {
     }
 
     /// Keeps what a launch under check has learnt.
-    fn keep(&mut self, arguments: &[Option<Argument>], mut checker: Checker, geometry: &Geometry) -> Vec<Finding> {
+    fn keep(&mut self, checker: Checker, geometry: &Geometry) -> Vec<Finding> {
         let kernel = checker.kernel.name;
         let sites = checker.sites.all().iter().map(|(place, operation, memory)| Site {
             place: *place,
@@ -248,16 +249,11 @@ impl State {
             ..checker.counters
         };
         *self.counters.entry(kernel).or_default() += launch;
-        for range in arguments.iter().flatten().map(|argument| argument.range) {
-            let allocation = self.memory.allocation(range);
-            let base = allocation.data() as usize;
-            let region = checker
-                .regions
-                .iter_mut()
-                .find(|region| !region.shared && (base..=base + allocation.bytes()).contains(&(region.base as usize)));
-            let Some(region) = region else { continue };
-            let first = region.base as usize - base;
-            allocation.initialised[first..first + region.initialised.len()].copy_from_slice(&region.initialised);
+        for region in &checker.regions {
+            if let Some(part) = region.part {
+                let initialised = &mut self.memory.allocation(part).initialised;
+                initialised[part.offset..][..region.initialised.len()].copy_from_slice(&region.initialised);
+            }
         }
         checker.findings.into_list()
     }
@@ -304,7 +300,7 @@ impl State {
         if whole {
             checker.finish();
         }
-        Ok(self.keep(&arguments, checker, geometry))
+        Ok(self.keep(checker, geometry))
     }
 
     /// Runs a launch with bounds checks alone.

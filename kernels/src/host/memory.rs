@@ -20,10 +20,6 @@ impl Allocation {
     pub(super) fn data(&mut self) -> *mut u8 {
         self.words.as_mut_ptr().cast()
     }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
 }
 
 /// All allocations, by address.
