@@ -2,7 +2,7 @@
 
 use selfsame_autograd::Tensor;
 use selfsame_autograd::ops::{Excluded, PairSums, Pairs};
-use selfsame_engine::{Array, Comm, DType, Device, ops};
+use selfsame_engine::{Array, Comm, DType, Device, ErrorKind, ops};
 use selfsame_kernels::philox::{Key, Purpose};
 use std::sync::Arc;
 
@@ -155,9 +155,12 @@ fn ranks_have_the_bits_of_one() {
         q.pair_log_sum_exp(scale, Some(1.0), pairs).unwrap().value
     };
     let both = |[q, k]: &[Tensor; 2], [scale, _]: &[Tensor; 2], pairs: &Pairs| {
-        let pairs = Pairs { excluded: Excluded::None, ..pairs.clone() };
-        let [rows, columns] = q.pair_log_sum_exp_both(k, scale, None, &pairs).unwrap();
-        rows.value.add(&columns.value.scale(2.0).unwrap()).unwrap()
+        let sums = |pairs: &Pairs| {
+            let [rows, columns] = q.pair_log_sum_exp_both(k, scale, None, pairs).unwrap();
+            rows.value.add(&columns.value.scale(2.0).unwrap()).unwrap()
+        };
+        let all = Pairs { excluded: Excluded::None, ..pairs.clone() };
+        sums(&all).add(&sums(pairs).scale(4.0).unwrap()).unwrap()
     };
     let softplus = |[q, k]: &[Tensor; 2], [scale, bias]: &[Tensor; 2], pairs: &Pairs| {
         let pairs = Pairs { excluded: Excluded::None, ..pairs.clone() };
@@ -167,6 +170,22 @@ fn ranks_have_the_bits_of_one() {
         assert_eq!(on_ranks(size, own), on_ranks(1, own), "own, {size} ranks");
         assert_eq!(on_ranks(size, both), on_ranks(1, both), "both, {size} ranks");
         assert_eq!(on_ranks(size, softplus), on_ranks(1, softplus), "softplus, {size} ranks");
+    }
+}
+
+/// What the columns leave out is known on other ranks alone, but for each row's own column.
+#[test]
+fn over_ranks_both_sides_leave_out_no_pairs_but_a_row_with_itself() {
+    let device = device();
+    let z = Tensor::constant(unit_rows(16, 3, 1, &device));
+    let comm = Arc::new(Comm::emulated(2).unwrap().swap_remove(1));
+    let of_another_rank = others(16, &device).excluded;
+    let keys = Array::zeros(&[16], DType::I64, &device).unwrap();
+    let by_key = Excluded::SameKey { rows: keys.clone(), columns: keys, kept: None };
+    for excluded in [of_another_rank, by_key] {
+        let pairs = Pairs { excluded, comm: Arc::clone(&comm), ..Pairs::default() };
+        let error = z.pair_log_sum_exp_both(&z, &number(2.0, &device), None, &pairs).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }
 }
 

@@ -13,6 +13,7 @@
 //! [`Cacr::fixed_weights`]. The debiased form has the authors' sign: s_i holds -β already, so that textbook debiasing
 //! would add τ β c_i. The similarities of two views at a time are held.
 
+use crate::all_dots::all_dots;
 use crate::batch::{Batch, constant, row_dots, unit};
 use crate::softmax_terms::{FLAG_RANGE, WEIGHT_RANGE, batch_mean, check_option, is_flag, is_weight, own_mask};
 use crate::spec::{CrossRank, Fact, LossCase, LossSpec, OptionSpec, Options, Port};
@@ -69,8 +70,7 @@ pub fn cacr(views: &[&Tensor], o: &Cacr) -> Result<CacrTerms> {
     cacr_ranks(views, o, &Arc::new(Comm::single()))
 }
 
-/// The loss of the whole batch from each rank's views. Gradients over ranks agree to rounding. See
-/// [`nt_xent_ranks`](crate::nt_xent_ranks).
+/// The loss of the whole batch from each rank's views. See [`nt_xent_ranks`](crate::nt_xent_ranks).
 ///
 /// # Errors
 /// As for [`cacr`]; `Numerics` when ranks differ in images, or when these are no multiple of 16 and there is more than
@@ -134,9 +134,8 @@ fn attraction(views: &[Tensor], o: &Cacr, batch: &Batch, comm: &Arc<Comm>) -> Re
 fn repulsion(views: &[Tensor], o: &Cacr, batch: &Batch, comm: &Arc<Comm>) -> Result<Tensor> {
     let mut pairs = Vec::new();
     for (y, negatives) in views.iter().enumerate().skip(1) {
-        let columns = negatives.all_gather(comm)?.transpose(0, 1)?;
         for query in &views[..y] {
-            let costs = cost(&query.matmul(&columns)?)?; // [n, B]
+            let costs = cost(&all_dots(query, negatives, batch.first, comm)?)?; // [n, B]
             let own = own_mask(batch, query)?;
             let without_own = |x: &Tensor, value: f64| Tensor::select(&own, &constant(value, x)?, x);
             let logits = without_own(&costs.scale(-o.t_minus)?, f64::NEG_INFINITY)?;

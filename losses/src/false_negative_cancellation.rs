@@ -12,6 +12,7 @@
 //! F has no gradient. Two views and no false negative is twice NT-Xent: the authors sum over two views. The similarities
 //! of the views of this rank to those of all are held.
 
+use crate::all_dots::all_dots;
 use crate::batch::{Batch, TEMPERATURE_RANGE, check_temperature, constant, is_temperature, unit};
 use crate::softmax_terms::batch_mean;
 use crate::spec::{CrossRank, Fact, LossCase, LossSpec, OptionSpec, Options, Port};
@@ -57,8 +58,7 @@ pub fn false_negative_cancellation(views: &[&Tensor], o: &Cancellation) -> Resul
     false_negative_cancellation_ranks(views, o, &Arc::new(Comm::single()))
 }
 
-/// The loss of the whole batch from each rank's views. Gradients over ranks agree to rounding. See
-/// [`nt_xent_ranks`](crate::nt_xent_ranks).
+/// The loss of the whole batch from each rank's views. See [`nt_xent_ranks`](crate::nt_xent_ranks).
 ///
 /// # Errors
 /// As for [`false_negative_cancellation`]; `Numerics` when ranks differ in images, or when these are no multiple of 16
@@ -75,9 +75,12 @@ pub fn false_negative_cancellation_ranks(views: &[&Tensor], o: &Cancellation, co
         batch = Batch::of_pairs("false_negative_cancellation", first, view, comm)?;
     }
     let views = views.iter().map(|view| unit(view)).collect::<Result<Vec<_>>>()?;
-    let all = views.iter().map(|view| view.all_gather(comm)).collect::<Result<Vec<_>>>()?;
-    let columns = Tensor::concat(&all.iter().collect::<Vec<_>>(), 0)?.transpose(0, 1)?; // [D, V N]
-    let dots = views.iter().map(|view| view.matmul(&columns)).collect::<Result<Vec<_>>>()?; // [n, V N] each
+    let of = |rows: &Tensor| {
+        let dots =
+            views.iter().map(|columns| all_dots(rows, columns, batch.first, comm)).collect::<Result<Vec<_>>>()?;
+        Tensor::concat(&dots.iter().collect::<Vec<_>>(), 1)
+    };
+    let dots = views.iter().map(of).collect::<Result<Vec<_>>>()?; // [n, V N] each
     let found = find(&dots, o, &batch)?;
     let number = found.iter().map(Vec::len).sum::<usize>() as f64 / batch.local as f64;
     let losses = (0..views.len()).map(|u| of_view(&dots[u], u, views.len(), &found, o, &batch));

@@ -5,6 +5,7 @@
 //! [`Tensor::all_gather`](selfsame_autograd::Tensor::all_gather), [`sample_totals`], [`sample_products`] and
 //! [`sample_copies`]; all have a gradient. What losses keep between steps is in [`state`].
 
+mod all_dots;
 pub mod barlow_twins;
 mod batch;
 pub mod bregman;
@@ -121,8 +122,12 @@ pub const LOSSES: &[&LossSpec] = &[
 ];
 
 /// The differentiable operations that losses add to those of `selfsame-autograd`, for the gradient check.
-pub const OPS: &[&OpSpec] =
-    &[&sample_totals::SAMPLE_TOTALS, &sample_totals::SAMPLE_COPIES, &sample_products::SAMPLE_PRODUCTS];
+pub const OPS: &[&OpSpec] = &[
+    &sample_totals::SAMPLE_TOTALS,
+    &sample_totals::SAMPLE_COPIES,
+    &sample_products::SAMPLE_PRODUCTS,
+    &all_dots::ALL_DOTS,
+];
 
 #[cfg(test)]
 mod tests {

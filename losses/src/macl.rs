@@ -130,8 +130,7 @@ pub fn macl(a: &Tensor, b: &Tensor, o: &Macl) -> Result<MaclTerms> {
     macl_ranks(a, b, o, &Arc::new(Comm::single()))
 }
 
-/// The loss of the whole batch from each rank's views. Gradients over ranks agree to rounding with
-/// [`Candidates::OtherView`]. See [`nt_xent_ranks`](crate::nt_xent_ranks).
+/// The loss of the whole batch from each rank's views. See [`nt_xent_ranks`](crate::nt_xent_ranks).
 ///
 /// # Errors
 /// As for [`macl`]; `Numerics` when ranks differ in images, or when these are no multiple of 16 and there is more than
@@ -147,10 +146,7 @@ pub fn macl_ranks(a: &Tensor, b: &Tensor, o: &Macl, comm: &Arc<Comm>) -> Result<
     let positive = row_dots(&a, &b)?;
     let (alignment, tau) = adapted(&positive, o, &batch, comm)?;
     let negatives = match o.candidates {
-        Candidates::OtherView => {
-            let side = |rows: &Tensor, columns: &Tensor| other_view(rows, columns, tau, &batch, comm);
-            Tensor::concat(&[&side(&a, &b)?, &side(&b, &a)?], 1)?
-        }
+        Candidates::OtherView => other_views(&a, &b, tau, &batch, comm)?,
         Candidates::BothViews => both_views(&Tensor::concat(&[&a, &b], 0)?, tau, &batch, comm)?,
     };
     terms(&negatives, &positive, alignment, tau, o, &batch, comm)
@@ -191,13 +187,12 @@ fn adapted(positive: &Tensor, o: &Macl, batch: &Batch, comm: &Arc<Comm>) -> Resu
     Ok((alignment, o.temperature_at(alignment)))
 }
 
-/// ln Σ exp(cosine / τ) over the other view of other images, `[n, 1]`.
-fn other_view(rows: &Tensor, columns: &Tensor, tau: f64, batch: &Batch, comm: &Arc<Comm>) -> Result<Tensor> {
-    // The columns of all ranks are gathered with their gradient, so the pairs themselves know of no ranks.
-    let pairs = Pairs { excluded: Excluded::Own(own_places(batch, rows)?), ..Pairs::default() };
-    let columns = columns.all_gather(comm)?;
-    let sums = rows.pair_log_sum_exp_over(&columns, &constant(1.0 / tau, rows)?, Some(1.0), &pairs)?;
-    sums.value.reshape(&[batch.local, 1])
+/// ln Σ exp(cosine / τ) over the other view of other images, `[n, 2]`: of the first views, of the second.
+fn other_views(a: &Tensor, b: &Tensor, tau: f64, batch: &Batch, comm: &Arc<Comm>) -> Result<Tensor> {
+    let excluded = Excluded::Own(own_places(batch, a)?);
+    let pairs = Pairs { excluded, comm: Arc::clone(comm), ..Pairs::default() };
+    let [first, second] = a.pair_log_sum_exp_both(b, &constant(1.0 / tau, a)?, Some(1.0), &pairs)?;
+    Tensor::stack(&[&first.value, &second.value], 1)
 }
 
 /// The same over both views of other images, `[n, 2]`, from both views' rows.
@@ -345,8 +340,8 @@ fn run(inputs: &NamedTensors, options: &Options) -> Result<NamedTensors> {
     ]))
 }
 
-/// What has no gradient moves with the inputs, so differences see the plain loss alone; `tests/macl.rs` has the weighted
-/// gradients.
+/// What has no gradient moves with the inputs, so differences see the plain loss alone; `tests/objectives/weighted.rs` has
+/// the weighted gradients.
 fn cases(g: &mut Gen) -> Result<LossCase> {
     let (n, d) = (1 + g.dim(), 1 + g.dim());
     let mut inputs = BTreeMap::new();

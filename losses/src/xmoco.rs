@@ -14,6 +14,7 @@
 //!
 //! A term of weight 0 is left out: with both it is InfoNCE, to the bit. The matrix of similarities is held.
 
+use crate::all_dots::all_dots;
 use crate::batch::{Batch, TEMPERATURE_RANGE, check_temperature, constant, is_temperature, unit};
 use crate::info_nce::{InfoNce, info_nce_ranks};
 use crate::softmax_terms::{
@@ -98,8 +99,8 @@ pub fn xmoco(q: &Tensor, k: &Tensor, queue: &Tensor, o: &XMoco) -> Result<XMocoT
     xmoco_ranks(q, k, queue, o, &Arc::new(Comm::single()))
 }
 
-/// The loss of the whole batch from each rank's queries and keys; every rank holds the same `queue`. Gradients over ranks
-/// agree to rounding. See [`nt_xent_ranks`](crate::nt_xent_ranks).
+/// The loss of the whole batch from each rank's queries and keys; every rank holds the same `queue`. See
+/// [`nt_xent_ranks`](crate::nt_xent_ranks).
 ///
 /// # Errors
 /// As for [`xmoco`]; `Numerics` when ranks differ in queries, or when these are no multiple of 16 and there is more than
@@ -143,7 +144,7 @@ struct Across<'a> {
 impl Across<'_> {
     /// The products of this rank's rows with those of all ranks, `[n, N]`.
     fn dots(&self, rows: &Tensor, columns: &Tensor) -> Result<Tensor> {
-        rows.matmul(&columns.all_gather(self.comm)?.transpose(0, 1)?)
+        all_dots(rows, columns, self.batch.first, self.comm)
     }
 
     /// S_ij `[n, N]`.

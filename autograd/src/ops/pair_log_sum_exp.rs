@@ -50,7 +50,8 @@ impl Tensor {
     /// [`Tensor::pair_log_sum_exp`].
     ///
     /// # Errors
-    /// As for [`Tensor::pair_log_sum_exp`]; `Config` for exclusions on several ranks.
+    /// As for [`Tensor::pair_log_sum_exp`]; `Config` for exclusions on several ranks other than of each row's
+    /// own column.
     #[track_caller]
     pub fn pair_log_sum_exp_both(
         &self,

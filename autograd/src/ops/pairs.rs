@@ -176,12 +176,23 @@ impl PairOp {
             return Err(Error::new(ErrorKind::Shape, self.spec.name, format!("{m} rows"))
                 .expected(format!("{} parts of equal length", self.pairs.parts)));
         }
-        let excludes = !matches!(self.pairs.excluded, Excluded::None);
-        if self.form == Form::Both && self.pairs.comm.size() > 1 && excludes {
-            return Err(Error::new(ErrorKind::Config, self.spec.name, "excluded pairs of both sides over ranks")
-                .expected("none, or one rank"));
+        let comm = &self.pairs.comm;
+        if self.form != Form::Both || comm.size() == 1 {
+            return Ok(());
         }
-        Ok(())
+        let are_same_transposed = match &self.pairs.excluded {
+            Excluded::None => true,
+            Excluded::Own(columns) => {
+                let first = comm.rank() * m;
+                columns.to_vec::<i64>()?.into_iter().eq((first..first + m).map(|row| row as i64))
+            }
+            _ => false,
+        };
+        match are_same_transposed {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Config, self.spec.name, "excluded pairs of both sides over ranks")
+                .expected("none, each row's own column, or one rank")),
+        }
     }
 
     /// The sums of each side.

@@ -1,14 +1,12 @@
 //! Losses of queries against a queue: MoCHi, false negatives, XMoCo.
 
-use super::common::{
-    all_close, array, axes, close, device, expect_same_bits, gradient, labels, local, random, split, value,
-};
+use super::common::{all_close, array, axes, close, device, expect_same_bits, gradient, labels, local, random, value};
 use selfsame_autograd::Tensor;
 use selfsame_engine::{Array, DType, ErrorKind, ops};
 use selfsame_kernels::math::Real;
 use selfsame_losses::false_negatives::{accepted, confidences};
 use selfsame_losses::mochi::{proxy_accuracy, synthetic_negatives};
-use selfsame_losses::state::Clustering;
+use selfsame_losses::state::{Clustering, KMeans, Metric, k_means};
 use selfsame_losses::xmoco::Consistency;
 use selfsame_losses::{
     FalseNegative, FalseNegatives, InfoNce, Mixture, Mochi, XMoco, false_negatives, false_negatives_ranks, info_nce,
@@ -374,21 +372,84 @@ fn ranks_share_a_batch_of_queries() {
             Ok((loss, local([q])))
         });
     }
-    // The loss has the same bits; what a query receives from other ranks' rows is added within ranks first.
     for consistency in Consistency::ALL {
-        let run = |size| {
-            split(&[a.clone(), b.clone()], size, &|x, comm| {
-                let (q, k) = (Tensor::leaf(x[0].clone()), Tensor::constant(x[1].clone()));
-                let o = XMoco { consistency, ..XMoco::default() };
-                Ok((xmoco_ranks(&q, &k, &shared(&queue, &x[0]), &o, &comm)?.loss, local([q])))
-            })
-        };
-        let one = run(1);
-        for size in [2, 4] {
-            let found = run(size);
-            assert_eq!(found[0], one[0], "{consistency:?} on {size} ranks");
-            let numbers = |bits: &[u64]| bits.iter().map(|bits| f64::from_bits(*bits)).collect::<Vec<_>>();
-            all_close(&numbers(&found[1]), &numbers(&one[1]));
+        expect_same_bits("xmoco", &[a.clone(), b.clone()], &|x, comm| {
+            let (q, k) = (Tensor::leaf(x[0].clone()), Tensor::constant(x[1].clone()));
+            let o = XMoco { consistency, ..XMoco::default() };
+            Ok((xmoco_ranks(&q, &k, &shared(&queue, &x[0]), &o, &comm)?.loss, local([q])))
+        });
+    }
+}
+
+/// Every rank with itself: the share does not matter, and the queue is there twice.
+#[test]
+fn a_key_mixed_with_itself_is_that_key() {
+    let (q, k, queue) = (leaf(3, 4, 40), leaf(3, 4, 41), leaf(8, 4, 42));
+    let ranks: Vec<i64> = (0..3).flat_map(|_| (0..8).flat_map(|rank| [rank, rank])).collect();
+    let pairs = Array::from_slice(&ranks, &[3, 8, 2], &device()).unwrap();
+    let mixture = Mixture { pairs, ..mixture(&q, 8, 0) };
+    let (units, keys) = (unit(q.array()), unit(queue.array()));
+    let synthetic = synthetic_negatives(&units, &keys, &mixture, 8).unwrap().unwrap();
+    for (q, h) in rows(&units).iter().zip(rows(&synthetic).chunks(8)) {
+        let mut hardest = rows(&keys);
+        hardest.sort_by(|a, b| dot(q, b).total_cmp(&dot(q, a)));
+        h.iter().zip(&hardest).for_each(|(h, n)| all_close(h, n));
+    }
+    let loss = mochi(&q, &k, &queue, &mixture, &Mochi { hardest: 8, ..MOCHI }).unwrap();
+    let twice = Tensor::constant(ops::concat(&[queue.array(), queue.array()], 0).unwrap());
+    close(value(&loss), value(&info_nce(&q, &k, &twice, &InfoNce { temperature: 0.2 }).unwrap()));
+}
+
+/// With as many hardest keys as the queue has, random keys are mixed.
+#[test]
+fn every_rank_is_drawn_as_often() {
+    let drawn = Mixture::draw(&leaf(64, 4, 43), 0, [8, 50, 50], 1, 0).unwrap();
+    let (pairs, points) = (drawn.pairs.to_vec::<i64>().unwrap(), drawn.points.to_vec::<i64>().unwrap());
+    let places: [Vec<i64>; 3] =
+        [pairs.iter().step_by(2).copied().collect(), pairs.iter().skip(1).step_by(2).copied().collect(), points];
+    for of_place in places {
+        for rank in 0..8 {
+            // An eighth of 3200, of standard deviation 19.
+            let count = of_place.iter().filter(|drawn| **drawn == rank).count();
+            assert!(count.abs_diff(400) < 100, "rank {rank}: {count}");
         }
     }
+}
+
+/// Half of the way to the query is nearer than a key that all of the queue is farther than.
+#[test]
+fn mixtures_towards_the_query_leave_a_solved_task_unsolved() {
+    let (q, queue) = (axes(1, 4, 1.0), axes(4, 4, 1.0).slice(0, 1, 4).unwrap());
+    let key = array(&[0.3, 0.9, 0.0, 0.0], &[1, 4]);
+    let mixture = Mixture {
+        pairs: Array::zeros(&[1, 0, 2], DType::I64, &device()).unwrap(),
+        alpha: array(&[], &[1, 0]),
+        points: Array::from_slice(&[0i64], &[1, 1], &device()).unwrap(),
+        beta: array(&[0.4], &[1, 1]),
+    };
+    // Cosines with q: 0 in the queue, 0.3 / sqrt(0.9) of the key, 0.4 / sqrt(0.52) of the mixture.
+    let h = synthetic_negatives(&q, &queue, &mixture, 3).unwrap().unwrap().reshape(&[1, 4]).unwrap();
+    assert_eq!(proxy_accuracy(&q, &key, &queue).unwrap(), 1.0);
+    assert_eq!(proxy_accuracy(&q, &key, &ops::concat(&[&queue, &h], 0).unwrap()).unwrap(), 0.0);
+}
+
+/// Five classes with noise: the share of pairs of one label that are of one class.
+#[test]
+fn labels_of_the_confident_half_are_right_more_often() {
+    let (n, classes) = (120, 5);
+    let noise = ops::scale(random(n, classes, 44), 0.4).unwrap();
+    let v = unit(&ops::add(&axes(n, classes, 1.0), &noise).unwrap());
+    let o = KMeans { metric: Metric::Spherical, ..KMeans::new(classes) };
+    let found = k_means(&v, &o, 1, 0).unwrap();
+    let cluster = found.assignments.to_vec::<i64>().unwrap();
+    let confident = accepted(&v, &found, 0.2, 0.5).unwrap().to_vec::<i64>().unwrap();
+    let precision = |half: bool| {
+        let is_in = |i: usize| (confident[i] >= 0) == half;
+        let pairs = (0..n).flat_map(|i| (0..i).map(move |j| (i, j)));
+        let alike = pairs.filter(|(i, j)| is_in(*i) && is_in(*j) && cluster[*i] == cluster[*j]);
+        let right: Vec<bool> = alike.map(|(i, j)| i % classes == j % classes).collect();
+        right.iter().filter(|right| **right).count() as f64 / right.len() as f64
+    };
+    let (sure, unsure) = (precision(true), precision(false));
+    assert!(sure > unsure + 0.1, "{sure} and {unsure}");
 }

@@ -1,15 +1,18 @@
 //! Contrasts with weights or similarities of their own: CACR, MACL, Bregman divergence.
 
-use super::common::{all_close, array, axes, close, gradient, gradients, labels, local, random, split, value};
+use super::common::{
+    all_close, array, axes, close, expect_same_bits, gradient, gradients, labels, local, random, value,
+};
 use selfsame_autograd::Tensor;
-use selfsame_engine::{Array, DType, ErrorKind, Result, ops};
+use selfsame_engine::{Array, ErrorKind, Result, ops};
 use selfsame_kernels::math::Real;
 use selfsame_losses::bregman::active_subnetworks;
 use selfsame_losses::macl::{Adaptation, Candidates};
 use selfsame_losses::{
-    Bregman, BregmanMargin, Cacr, CacrMomentum, Cancellation, InfoNce, Macl, NtXent, bregman, bregman_margin,
-    bregman_ranks, cacr, cacr_momentum, cacr_momentum_ranks, cacr_ranks, false_negative_cancellation,
-    false_negative_cancellation_ranks, info_nce, macl, macl_queue, macl_queue_ranks, macl_ranks, nt_xent,
+    Bregman, BregmanMargin, Cacr, CacrMomentum, Cancellation, Clip, Coefficient, InfoNce, Macl, NtXent, bregman,
+    bregman_margin, bregman_ranks, cacr, cacr_momentum, cacr_momentum_ranks, cacr_ranks, clip,
+    false_negative_cancellation, false_negative_cancellation_ranks, info_nce, macl, macl_queue, macl_queue_ranks,
+    macl_ranks, nt_xent,
 };
 
 fn leaf(rows: usize, d: usize, number: u64) -> Tensor {
@@ -307,59 +310,39 @@ fn the_divergence_takes_the_values_of_the_anchor() {
 #[test]
 fn ranks_share_weighted_contrasts() {
     let (a, b, queue) = (random(64, 8, 24), random(64, 8, 25), random(70, 8, 26));
-    type Run<'a> = super::common::Rank<'a>;
+    let inputs = [a, b];
     let leaves = |x: &[Array]| [Tensor::leaf(x[0].clone()), Tensor::leaf(x[1].clone())];
-    let check = |name: &str, bits: bool, run: Run<'_>| {
-        for dtype in [DType::F64, DType::F32] {
-            let inputs = [&a, &b].map(|x| ops::cast(x, dtype).unwrap());
-            let one = split(&inputs, 1, run);
-            for size in [2, 4] {
-                let found = split(&inputs, size, run);
-                assert_eq!(found[0], one[0], "{name} on {size} ranks");
-                if bits {
-                    assert!(found == one, "{name}: other gradients on {size} ranks");
-                }
-                for (found, one) in found.iter().zip(&one).skip(1) {
-                    let largest = one.iter().map(|x| f64::from_bits(*x).abs()).fold(0.0, f64::max);
-                    // A thousand roundings.
-                    let tolerance = largest * if dtype == DType::F64 { 1e-13 } else { 6e-5 };
-                    let near = |(a, b): (&u64, &u64)| (f64::from_bits(*a) - f64::from_bits(*b)).abs() <= tolerance;
-                    assert!(found.iter().zip(one).all(near), "{name} in {dtype} on {size} ranks");
-                }
-            }
-        }
-    };
-    check("cacr", false, &|x, comm| {
+    expect_same_bits("cacr", &inputs, &|x, comm| {
         let [a, b] = leaves(x);
         Ok((cacr_ranks(&[&a, &b], &Cacr::default(), &comm)?.loss, local([a, b])))
     });
     for rbf in [false, true] {
-        check("cacr_momentum", true, &|x, comm| {
+        expect_same_bits("cacr_momentum", &inputs, &|x, comm| {
             let ([a, b], k) = (leaves(x), Tensor::constant(ops::unary(ops::Unary::Square, &x[0])?));
             let o = CacrMomentum { temperature: 0.5, rbf };
             Ok((cacr_momentum_ranks(&[&a, &b], &k, &o, &comm)?, local([a, b])))
         });
     }
-    check("false_negative_cancellation", false, &|x, comm| {
+    expect_same_bits("false_negative_cancellation", &inputs, &|x, comm| {
         let [a, b] = leaves(x);
         let o = Cancellation { threshold: 0.5, ..Cancellation::default() };
         Ok((false_negative_cancellation_ranks(&[&a, &b], &o, &comm)?.loss, local([a, b])))
     });
-    check("macl", false, &|x, comm| {
+    expect_same_bits("macl", &inputs, &|x, comm| {
         let [a, b] = leaves(x);
         Ok((macl_ranks(&a, &b, &Macl::default(), &comm)?.loss, local([a, b])))
     });
-    check("macl of both views", true, &|x, comm| {
+    expect_same_bits("macl of both views", &inputs, &|x, comm| {
         let [a, b] = leaves(x);
         let o = Macl { candidates: Candidates::BothViews, ..Macl::default() };
         Ok((macl_ranks(&a, &b, &o, &comm)?.loss, local([a, b])))
     });
-    check("macl of a queue", true, &|x, comm| {
+    expect_same_bits("macl of a queue", &inputs, &|x, comm| {
         let [q, k] = leaves(x);
         let queue = Tensor::constant(ops::cast(&queue, x[0].dtype())?);
         Ok((macl_queue_ranks(&q, &k, &queue, &Macl::default(), &comm)?.loss, local([q])))
     });
-    check("bregman", true, &|x, comm| {
+    expect_same_bits("bregman", &inputs, &|x, comm| {
         let [a, b] = leaves(x);
         Ok((bregman_ranks(&a, &b, &HALF, &comm)?, local([a, b])))
     });
@@ -453,4 +436,91 @@ fn equal_images_are_each_others_false_negatives() {
     close(value(&found.loss), 2.0 * (2.0 * entropy(3.0, 2.0) + entropy(1.0, 4.0)) / 3.0);
     let one = Cancellation { most: 1, ..Cancellation::default() };
     close(false_negative_cancellation(&[&view, &view], &one).unwrap().found, 2.0 / 3.0);
+}
+
+/// Where all costs are equal, the slope along another vector tells its weight: 1/2 of either positive, 1/3 of each of
+/// three negatives.
+#[test]
+fn equal_costs_weigh_alike() {
+    let views = [0, 4, 8].map(|first| Tensor::leaf(axes(12, 12, 1.0).slice(0, first, first + 4).unwrap()));
+    let [a, b, c] = &views;
+    let terms = || cacr(&[a, b, c], &Cacr::default()).unwrap();
+    let (attraction, repulsion) = (gradient(&terms().attraction, c), gradient(&terms().repulsion, c));
+    for image in 0..4 {
+        for axis in 0..12 {
+            // The cost 2 - 2 u·v. Means are over 12 queries, of which two see a positive of an image, one from each
+            // side; and over 12 rows of three pairs of views.
+            let (pull, push) = match (axis < 8, axis % 4 == image) {
+                (true, true) => (-2.0 * (0.5 + 0.5) / 12.0, 0.0),
+                (true, false) => (0.0, 2.0 / 3.0 / 12.0),
+                (false, _) => (0.0, 0.0),
+            };
+            close(attraction[12 * image + axis], pull);
+            close(repulsion[12 * image + axis], push);
+        }
+    }
+}
+
+/// The repulsion is the mean over pairs of views, the first of which asks: all that the order of views changes.
+#[test]
+fn the_order_of_views_says_who_asks_and_nothing_else() {
+    let views = [36, 37, 38].map(|number| leaf(5, 4, number));
+    let [a, b, c] = &views;
+    let repulsion = |views: &[&Tensor]| parts(views, &Cacr::default())[1];
+    let (there, back) = (repulsion(&[a, b, c]), repulsion(&[c, b, a]));
+    close(there, (repulsion(&[a, b]) + repulsion(&[a, c]) + repulsion(&[b, c])) / 3.0);
+    close(back, (repulsion(&[b, a]) + repulsion(&[c, a]) + repulsion(&[c, b])) / 3.0);
+    assert!((there - back).abs() > 1e-6);
+}
+
+#[test]
+fn between_views_without_adaptation_and_weights_macl_is_clip_s_loss() {
+    let (a, b) = (leaf(5, 4, 39), leaf(5, 4, 40));
+    let found = macl(&a, &b, &plain(Candidates::OtherView)).unwrap().loss;
+    let expected = clip(&a, &b, &Clip { scale: Coefficient::Fixed(1.0 / 0.2) }).unwrap();
+    close(value(&found), value(&expected));
+    let (found, expected) = (gradients(&found, [&a, &b]), gradients(&expected, [&a, &b]));
+    found.iter().zip(&expected).for_each(|(found, expected)| all_close(found, expected));
+}
+
+/// With key and queue on axes the coordinates of q are the scores. A further axis has the rest of q's length, and shows
+/// what the projection off q has taken from the slopes.
+#[test]
+fn weights_make_the_slopes_of_any_scores_add_up_to_one_over_the_temperature() {
+    let o = Macl { reweight: true, ..plain(Candidates::OtherView) };
+    for scores in [&[0.7, -0.4][..], &[-0.6, 0.5], &[0.2, 0.9], &[0.5, -0.3, 0.4, 0.1, -0.2, 0.6]] {
+        let n = scores.len();
+        let rest = (1.0 - dot(scores, scores)).sqrt();
+        let q = Tensor::leaf(array(&[scores, &[rest]].concat(), &[1, n + 1]));
+        let k = Tensor::constant(axes(1, n + 1, 1.0));
+        let queue = Tensor::constant(axes(n, n + 1, 1.0).slice(0, 1, n).unwrap());
+        let found = gradient(&macl_queue(&q, &k, &queue, &o).unwrap().loss, &q);
+        let slope = |j: usize| found[j] - found[n] / rest * scores[j];
+        close(slope(0), -1.0 / 0.2);
+        close((1..n).map(slope).sum(), 1.0 / 0.2);
+    }
+}
+
+/// D of one row from another, by what it is short of a margin.
+#[test]
+fn the_divergence_is_0_of_one_winner_alone_and_has_a_direction() {
+    let f = random(10, 3, 40);
+    let winners = ops::argmax(&f, 1).unwrap().to_vec::<i64>().unwrap();
+    let divergence = |i: i64, j: i64| {
+        let rows = Tensor::leaf(ops::index_select(&f, 0, &labels(&[i, j])).unwrap());
+        // The second row is its own negative, so that the margin adds ((m - D)² + m²) / 4.
+        let at = |margin| value(&bregman_margin(&rows, &labels(&[1, 1]), &BregmanMargin { margin }).unwrap());
+        let margin = 9.0;
+        margin - (4.0 * (at(margin) - at(0.0)) - margin * margin).sqrt()
+    };
+    let mut has_direction = false;
+    for i in 0..10 {
+        for j in 0..10 {
+            let found = divergence(i, j);
+            let is_one_winner = winners[i as usize] == winners[j as usize];
+            assert!(found > -1e-9 && (found < 1e-9) == is_one_winner, "{found} of {i} from {j}");
+            has_direction |= (found - divergence(j, i)).abs() > 0.1;
+        }
+    }
+    assert!(has_direction);
 }
