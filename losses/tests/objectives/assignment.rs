@@ -5,9 +5,10 @@ use selfsame_autograd::Tensor;
 use selfsame_engine::{Array, ErrorKind, ops};
 use selfsame_kernels::math::Real;
 use selfsame_losses::{
-    Carl, Codes, Mira, balanced_codes, carl, carl_ranks, centred_targets, iic, iic_ranks, informative_labels,
-    mean_entropy, swapped_cross_entropy,
+    Carl, Codes, LOSSES, Mira, Scan, balanced_codes, carl, carl_ranks, centred_targets, evaluate, find, iic, iic_ranks,
+    informative_labels, mean_entropy, scan, swapped_cross_entropy,
 };
+use std::collections::BTreeMap;
 
 fn leaf(x: &Array) -> Tensor {
     Tensor::leaf(x.clone())
@@ -425,4 +426,104 @@ fn ranks_do_not_change_a_bit() {
         let p = |x: &Tensor| x.scale(5.0)?.softmax();
         Ok((iic_ranks(&p(&views[0])?, &[p(&views[1])?, p(&views[2])?], 1.5, &comm)?, local(views)))
     });
+}
+
+/// Codes made of the very scores that predict are constants all the same, as are targets that could have a gradient.
+#[test]
+fn no_gradient_goes_through_codes() {
+    let (n, k) = (12, 5);
+    let scores = [26, 28].map(|number| cosines(n, k, 8, number));
+    let both = ops::concat(&[&scores[0], &scores[1]], 0).unwrap().reshape(&[2, n, k]).unwrap();
+    let spec = find(LOSSES, "swapped_prediction").unwrap();
+    let out = evaluate(spec, BTreeMap::from([("scores".to_string(), both)]), &[]).unwrap();
+    let (found, q) = (out["grad_scores"].to_vec::<f64>().unwrap(), out["codes"].to_vec::<f64>().unwrap());
+    for (view, (scores, found)) in scores.iter().zip(found.chunks(n * k)).enumerate() {
+        let other = &q[(1 - view) * n * k..][..n * k];
+        for ((d, p), q) in found.iter().zip(softmax(scores, 0.1)).zip(other) {
+            // (p - q) / (τ B) of one pair of two.
+            assert!((d - (p - q) / (0.1 * n as f64) / 2.0).abs() < 1e-14);
+        }
+    }
+    let targets = scores.each_ref().map(|scores| leaf(&array(&codes(scores, 0.05, 3), &[n, k])));
+    let loss = swapped_cross_entropy(&scores.each_ref().map(leaf), &targets, 0.1, &single()).unwrap();
+    let grads = loss.backward().unwrap();
+    assert!(targets.iter().all(|target| grads.get(target).unwrap().is_none()));
+}
+
+#[test]
+fn a_pair_s_gradient_is_the_student_s_surplus_and_teacher_and_centre_get_none() {
+    let (n, k, tau) = (6, 5, 0.1);
+    let (teacher, centre) = (leaf(&random(n, k, 36)), leaf(&random(1, k, 37).reshape(&[k]).unwrap()));
+    let students = [38, 39].map(|number| leaf(&random(n, k, number)));
+    let target = teacher.sub(&centre).unwrap().scale(1.0 / 0.4).unwrap().softmax().unwrap();
+    // The one target is that of the first view: its only pair is with the second.
+    let loss = swapped_cross_entropy(&students, &[target], tau, &single()).unwrap();
+    let grads = loss.backward().unwrap();
+    assert!([&teacher, &centre, &students[0]].into_iter().all(|x| grads.get(x).unwrap().is_none()));
+    let p_t = centred_targets(teacher.array(), centre.array(), 0.4).unwrap().to_vec::<f64>().unwrap();
+    let p_s = softmax(students[1].array(), tau);
+    let expected: Vec<f64> = p_s.iter().zip(&p_t).map(|(s, t)| (s - t) / (tau * n as f64)).collect();
+    all_close(&grads.get(&students[1]).unwrap().unwrap().to_vec::<f64>().unwrap(), &expected);
+}
+
+/// SCAN takes the use of clusters over the images alone, CARL over both views: here the second views are the first ones
+/// of other images, so that both means are one.
+#[test]
+fn carl_is_scan_with_the_other_view_as_neighbour() {
+    let (n, k) = (6, 5);
+    let x = random(n, k, 54);
+    let (a, b) = (leaf(&x), leaf(&x.flip(0).unwrap()));
+    let of_carl = carl(&a, &b, &Carl { lambda: 2.5, temperature: 1.0 }).unwrap();
+    let of_scan = scan(&a, &b, &Scan { entropy_weight: 2.5 }).unwrap();
+    close(value(&of_carl.consistency), value(&of_scan.consistency));
+    close(value(&of_carl.usage) + value(&of_scan.entropy), Real::log(5.0));
+    close(value(&of_carl.loss), value(&of_scan.loss) + 2.5 * Real::log(5.0));
+}
+
+/// The slope of CARL's loss along `direction` `[n, k]`, at a hundredth of it as the logits of both views.
+fn carl_slope(direction: &Array, lambda: f64) -> f64 {
+    let x = ops::scale(direction.copy().unwrap(), 0.01).unwrap();
+    let (a, b) = (leaf(&x), leaf(&x));
+    let loss = carl(&a, &b, &Carl { lambda, temperature: 1.0 }).unwrap().loss;
+    let slopes = gradients(&loss, [&a, &b]).concat();
+    let direction = direction.to_vec::<f64>().unwrap();
+    slopes.iter().zip(direction.iter().cycle()).map(|(slope, x)| slope * x).sum()
+}
+
+/// Small logits grow where they tell images apart, whatever the weight of equal use. What all images share gains twice
+/// as much from consistency as it loses by equal use: up to a weight of 2 it grows, towards a single prototype.
+#[test]
+fn carl_lets_what_images_share_grow_up_to_a_weight_of_2() {
+    let apart = axes(8, 4, 1.0);
+    let shared = axes(1, 4, 1.0).broadcast_to(&[8, 4]).unwrap();
+    for lambda in [0.0, 1.0, 3.0, 100.0] {
+        assert!(carl_slope(&apart, lambda) < 0.0, "{lambda}");
+    }
+    for (lambda, grows) in [(0.0, true), (1.0, true), (1.9, true), (2.1, false), (3.0, false)] {
+        assert_eq!(carl_slope(&shared, lambda) < 0.0, grows, "{lambda}");
+    }
+}
+
+/// Gradient descent on the logits of images whose partners differ by a fixed change.
+#[test]
+fn iic_makes_outputs_certain_and_keeps_all_clusters_in_use() {
+    let (n, c) = (64, 4);
+    let half = |number| ops::scale(random(n, c, number), 0.5).unwrap();
+    let (mut logits, change) = (half(110), constant(half(111)));
+    // Of the mean output, and the mean of the outputs' own.
+    let entropies = |logits: &Array| {
+        let p = ops::softmax(logits).unwrap();
+        let mean = ops::mean(&p, &[0], true).unwrap();
+        [mean, p].map(|p| mean_entropy(&[constant(p)], &single()).unwrap())
+    };
+    assert!(entropies(&logits)[1] > 1.0);
+    for _ in 0..40 {
+        let x = leaf(&logits);
+        let partners = x.add(&change).unwrap().softmax().unwrap();
+        let loss = iic(&x.softmax().unwrap(), &partners, 1.0).unwrap();
+        let slopes = array(&gradient(&loss, &x), &[n, c]);
+        logits = ops::add_scaled(logits, -64.0, &slopes).unwrap();
+        assert!(entropies(&logits)[0] > Real::log(4.0) - 0.1);
+    }
+    assert!(entropies(&logits)[1] < 0.1);
 }

@@ -334,3 +334,32 @@ fn ranks_share_clusters_and_neighbours() {
         Ok((self_label_ranks(&weak, &strong, &o, &comm)?.loss, local([strong])))
     });
 }
+
+#[test]
+fn cosines_and_concentrations_at_half_leave_the_logits() {
+    let q = Tensor::leaf(array(&[1.0, 0.0], &[1, 2]));
+    let run = |share: f64| {
+        let at_cosine = |c: f64| [share * c, (1.0 - share * c * share * c).sqrt()];
+        let centroids = array(&[0.8, 0.4, -0.6].map(at_cosine).concat(), &[3, 2]);
+        let p = prototypes(centroids, &[0.5, 0.7, 0.9].map(|phi| share * phi));
+        value(&proto_nce(&q, &p, &labels(&[0]), &labels(&[1, 2]), &ProtoNce::default()).unwrap())
+    };
+    close(run(1.0), run(0.5));
+}
+
+/// A linear classifier of two noisy classes that learns from its own labels.
+#[test]
+fn ever_more_images_are_confident() {
+    let noise = |number, size| ops::scale(random(40, 2, number), size).unwrap();
+    let weak = ops::add(&axes(40, 2, 1.0), &noise(80, 0.3)).unwrap();
+    let strong = Tensor::constant(ops::add(&weak, &noise(81, 0.2)).unwrap());
+    let (mut weight, mut kept) = (axes(2, 2, 1.5), Vec::new());
+    for _ in 0..20 {
+        let w = Tensor::leaf(weight.clone());
+        let logits = ops::matmul(&weak, &weight).unwrap();
+        let (loss, confident) = labelled(&logits, &strong.matmul(&w).unwrap(), 0.9, true);
+        kept.push(confident);
+        weight = ops::add_scaled(weight, -1.0, &array(&gradient(&loss, &w), &[2, 2])).unwrap();
+    }
+    assert!(kept.windows(2).all(|w| w[0] <= w[1]) && kept[0] > 0 && kept[19] >= 2 * kept[0], "{kept:?}");
+}

@@ -128,3 +128,30 @@ fn ranks_do_not_change_a_bit() {
         });
     }
 }
+
+/// Targets share one coordinate: what an anchor has there is added to all of its logits. A
+/// coordinate that no target has keeps anchors at length 1.
+#[test]
+fn what_is_added_to_all_logits_of_an_anchor_changes_nothing() {
+    let n = 5;
+    let targets = [0.0, 1.0].map(|view| {
+        let row = |i: usize| {
+            let angle = 0.9 * i as f64 + 0.4 * view;
+            [0.8 * Real::cos(angle), 0.8 * Real::sin(angle), 0.6, 0.0]
+        };
+        Tensor::leaf(array(&(0..n).flat_map(row).collect::<Vec<_>>(), &[n, 4]))
+    });
+    let at = |shift: f64| {
+        let u = [0.0, 1.0, 2.0].map(|view| {
+            let row = |i: usize| {
+                let (angle, shared) = (1.3 * i as f64 + view, shift * (i as f64 - 2.0 + 0.5 * view));
+                [0.5 * Real::cos(angle), 0.5 * Real::sin(angle), shared, (0.75 - shared * shared).sqrt()]
+            };
+            Tensor::leaf(array(&(0..n).flat_map(row).collect::<Vec<_>>(), &[n, 4]))
+        });
+        let relic = run(&u[..2], &u[2..], &targets, None, &SUM);
+        [value(&relic.contrast), value(&relic.invariance)]
+    };
+    all_close(&at(0.25), &at(0.0));
+    assert!(at(0.0)[1] > 1e-3, "views differ");
+}

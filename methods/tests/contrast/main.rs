@@ -32,6 +32,20 @@ fn without_their_additions_the_methods_on_moco_are_moco_to_the_bit() {
         ("pcl", &["plain_epochs=2", "clusters=4,8"]),
         ("false-negatives", &["accepted=0.0", "clusters=4,8"]),
         ("xmoco", &["consistency_weight=0.0", "uniformity_weight=0.0"]),
+        // With MoCo's settings, which its own defaults are not.
+        (
+            "macl",
+            &[
+                "base=moco",
+                "alpha=0.0",
+                "reweight=false",
+                "temperature=0.2",
+                "lr=0.03",
+                "crop_min=0.2",
+                "brightness=multiplicative",
+                "blur=0.5",
+            ],
+        ),
     ] {
         let other = trained(method, settings, 2);
         assert_eq!(other.losses, moco.losses, "{method}");
@@ -218,4 +232,54 @@ fn other_forms_train_too() {
             assert_ne!(training.bytes(path), before, "{method} {settings:?}: {path}");
         }
     }
+}
+
+/// At every step; and the loss stays above that of InfoNCE at that temperature.
+#[test]
+fn macl_s_temperature_follows_the_alignment_within_its_bounds() {
+    let macl = trained("macl", &["temperature=0.2", "alpha=0.5"], 2);
+    let logged = |key: &str| -> Vec<f64> {
+        macl.scalars.iter().filter(|(name, _)| name == key).map(|(_, value)| *value).collect()
+    };
+    let (alignment, temperature) = (logged("contrast/alignment"), logged("contrast/temperature"));
+    assert_eq!(alignment.len(), macl.losses.len());
+    assert!(alignment.windows(2).all(|w| w[0] != w[1]), "{alignment:?}");
+    for (a, tau) in alignment.iter().zip(&temperature) {
+        assert!((tau - 0.2 * (1.0 + 0.5 * a)).abs() < 1e-12, "{tau} at {a}");
+        assert!((0.1..=0.3).contains(tau));
+    }
+    assert!(macl.losses.iter().zip(logged("loss/info_nce")).all(|(loss, plain)| *loss > plain));
+}
+
+/// The same weights and images where mixing begins: the negatives alone are more.
+#[test]
+fn the_loss_rises_where_mixing_begins() {
+    let losses = |plain_epochs: &str| {
+        let mixing = ["hardest=8", "between=4", "towards=4", plain_epochs];
+        trained("mochi", &mixing, 2).losses
+    };
+    let (mixed, plain) = (losses("plain_epochs=1"), losses("plain_epochs=2"));
+    assert_eq!(mixed[..2], plain[..2], "two steps of MoCo");
+    assert!(mixed[2] > plain[2], "{} and {}", mixed[2], plain[2]);
+}
+
+/// One sub-network wins for all views: its term is ln(2N - 1) and moves nothing.
+#[test]
+fn one_subnetwork_adds_a_constant_to_simclr() {
+    let run = |weight: &str| {
+        let settings = ["dim=16", "subnetworks=1", weight];
+        let mut training = Training::new(find("bregman", METHODS).unwrap(), &settings);
+        training.epoch(0);
+        training
+    };
+    let (with, without) = (run("divergence_weight=1.0"), run("divergence_weight=0.0"));
+    for (sum, simclr) in with.losses.iter().zip(&without.losses) {
+        // Batches of 32 images; the losses are of f32.
+        assert!((sum - simclr - Real::log(63.0)).abs() < 1e-5, "{sum} and {simclr}");
+    }
+    for path in with.paths() {
+        assert_eq!(with.bytes(&path), without.bytes(&path), "{path}");
+    }
+    let active = with.scalars.iter().filter(|(key, _)| key == "divergence/active").map(|(_, active)| *active);
+    assert_eq!(active.collect::<Vec<_>>(), [1.0; 2], "the dead state is in the log of both steps");
 }

@@ -2,6 +2,7 @@
 
 use crate::bench::{BATCH, Bench, built, loss};
 use selfsame_autograd::Grads;
+use selfsame_methods::eval::clustering::Agreement;
 use selfsame_methods::zoo::{deepcluster, deepcluster_v2, domain_agnostic_self_distillation as domain, iic, sela};
 
 /// Images of the training set: three batches and two.
@@ -176,4 +177,51 @@ fn groups_of_heads_take_turns_by_epochs() {
         moved.push([bench.values("over") != before[0], bench.values("clusters") != before[1]]);
     }
     assert_eq!(moved, [[true, false], [false, true], [false, true], [true, false]]);
+}
+
+/// Against the measure of the evaluation, which is held to scikit-learn's.
+#[test]
+fn deepcluster_logs_how_far_clusters_agree_with_those_of_the_epoch_before() {
+    let mut bench = Bench::new(&deepcluster::SPEC, &["clusters=5", "components=8"]);
+    bench.epoch(0);
+    let labels = |bench: &Bench| bench.integers("labels").iter().map(|label| *label as u32).collect::<Vec<_>>();
+    let before = labels(&bench);
+    let records = bench.epoch(1);
+    let expected = Agreement::of(&labels(&bench), 5, &before, 5).unwrap().nmi;
+    assert!(expected > 0.0, "{expected}");
+    for record in records {
+        let logged = record.scalars.iter().find(|(key, _)| key == "clusters/nmi").unwrap().1;
+        assert!((logged - expected).abs() < 1e-6, "{logged}, not {expected}");
+    }
+}
+
+/// Labels that are the classifier's own cost less and less and are of few classes; balanced ones keep all.
+#[test]
+fn without_balance_classes_are_lost_and_the_loss_falls() {
+    let train = |balance: &str| {
+        let settings =
+            [balance, "classes=5", "heads=1", "lambda=100", "relabel=linear", "relabellings=100", "epochs=12"];
+        let mut bench = Bench::new(&sela::SPEC, &settings);
+        let (mut used, mut loss) = (Vec::new(), 0.0);
+        for epoch in 0..12 {
+            let records = bench.epoch(epoch);
+            loss = records.iter().map(|record| record.loss).sum::<f64>() / records.len() as f64;
+            used.push(counts(&bench.integers("labels0"), 5).iter().filter(|n| **n > 0).count());
+        }
+        (used, loss)
+    };
+    let ((all, balanced), (few, own)) = (train("balance=true"), train("balance=false"));
+    assert!(all.iter().all(|used| *used == 5), "{all:?}");
+    assert!(few[11] < 5 && few[11] <= few[0], "{few:?}");
+    assert!(own < 0.5 * balanced, "{own} with the classifier's own labels, {balanced} with balanced ones");
+}
+
+/// Cosines with random directions are small in 128 dimensions.
+#[test]
+fn before_any_clustering_the_loss_is_near_that_of_chance() {
+    let settings = ["heads=1", "prototypes=8", "alpha=0.0", "temperature=1.0", "dim=128"];
+    let mut bench = Bench::new(&domain::SPEC, &settings);
+    let views = bench.batch();
+    let loss = bench.step(&views).loss;
+    assert!((loss - 8f64.ln()).abs() < 0.2, "{loss}");
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod clusters;
+mod learning;
 mod prototypes;
 mod ranks;
 mod teachers;
