@@ -211,8 +211,8 @@ kernel! {
 
 kernel! {
     /// Sums by the last block to finish: partial sums, a fence, a counter.
-    last_block_done(x: In<u32>[n], partial: InOut<u32>[8], count: InOut<u32>[1], sum: InOut<u32>[1], n: u32)
-    grid [8] block [64] cost {} cases no_cases
+    last_block_done(x: In<u32>[n], partial: InOut<u32>[n / 64], count: InOut<u32>[1], sum: InOut<u32>[1], n: u32)
+    grid [n / 64] block [64] cost {} cases no_cases
     {
         let (i, tile, last) = (thread_idx().x, shared!(u32; 64), shared!(u32; 1));
         tile.set(i, x.get(block_idx().x * 64 + i));
@@ -233,9 +233,9 @@ kernel! {
             fence(); // acquire
         }
         barrier();
-        if last.get(0) == 7 && i == 1 {
+        if last.get(0) == grid_dim().x - 1 && i == 1 {
             let mut total = 0;
-            for block in 0..8 {
+            for block in 0..grid_dim().x {
                 total += partial.get(block); // acquired
             }
             sum.set(0, total);
@@ -413,16 +413,16 @@ fn panics_and_endless_loops() {
     expect(&found!(runaway, y: Some(0), 1), FindingKind::Runaway, "bug: runaway", 0);
 }
 
-/// Launches all three correct kernels and compares what they compute.
-fn correct_kernels_pass(options: Options) {
+/// Launches all three correct kernels over `n` elements and compares what they compute.
+fn correct_kernels_pass(options: Options, n: u32) {
     let launcher = HostLauncher::with(options);
-    let x: Vec<u32> = (0..512).map(|i| i * 7 % 31).collect();
+    let x: Vec<u32> = (0..n).map(|i| i * 7 % 31).collect();
     let (sum, n) = (x.iter().sum::<u32>(), x.len());
     let zeros = |n| memory(&launcher, Some(&vec![0; n]), n);
-    let (input, partial, count, total) = (memory(&launcher, Some(&x), n), zeros(8), zeros(1), zeros(1));
+    let (input, partial, count, total) = (memory(&launcher, Some(&x), n), zeros(n / 64), zeros(1), zeros(1));
     let done = last_block_done::Args {
         x: input.slice(0, n),
-        partial: partial.slice_mut(0, 8),
+        partial: partial.slice_mut(0, n / 64),
         count: count.slice_mut(0, 1),
         sum: total.slice_mut(0, 1),
         n: n as u32,
@@ -443,13 +443,14 @@ fn correct_kernels_pass(options: Options) {
 
 #[test]
 fn correct_kernels_raise_no_alarm() {
-    correct_kernels_pass(Options::checked());
+    correct_kernels_pass(Options::checked(), 512);
     for seed in 0..20 {
-        correct_kernels_pass(Options { schedule: Schedule::Random(seed), ..Options::checked() });
-        correct_kernels_pass(Options { schedule: Schedule::Adversarial(seed), ..Options::checked() });
+        correct_kernels_pass(Options { schedule: Schedule::Random(seed), ..Options::checked() }, 512);
+        correct_kernels_pass(Options { schedule: Schedule::Adversarial(seed), ..Options::checked() }, 512);
         let preempt = std::num::NonZeroU32::new(3);
-        correct_kernels_pass(Options { schedule: Schedule::Random(seed), preempt, ..Options::checked() });
+        correct_kernels_pass(Options { schedule: Schedule::Random(seed), preempt, ..Options::checked() }, 512);
     }
-    correct_kernels_pass(Options::unchecked(1));
-    correct_kernels_pass(Options::unchecked(3));
+    // Enough blocks that three threads of the host share them.
+    correct_kernels_pass(Options::unchecked(1), 1 << 15);
+    correct_kernels_pass(Options::unchecked(3), 1 << 15);
 }
