@@ -9,7 +9,7 @@
 //! With λ = 1 that is minus the mutual information of the two assignments. The groups take turns by epochs: one of
 //! over-clustering, then two of clustering; with `turns = "both"` their losses are added, with `turns = "clusters"`
 //! there is no over-clustering. Clusters come without a further step: the output of the second group. The input is
-//! Sobel-filtered, without colours: else they alone tell images apart.
+//! Sobel-filtered and has no colours.
 
 use std::sync::Arc;
 
