@@ -85,9 +85,14 @@ fn elementwise_loops<T: Real>(a: &[f64], b: &[f64]) -> Result<(), TestCaseError>
         elementwise::clamp(isa, -T::ONE, T::HALF, &a, &mut y);
         let want: Vec<T> = a.iter().map(|&a| Real::clamp(a, -T::ONE, T::HALF)).collect();
         prop_assert_eq!(bits(&y), bits(&want));
-        lanes::exp_shifted(isa, &a, scalar, &mut y);
-        let want: Vec<T> = a.iter().map(|&a| Real::exp(a - scalar)).collect();
-        prop_assert_eq!(bits(&y), bits(&want));
+        for scale in [T::ONE, b[n - 1]] {
+            let want: Vec<T> = a.iter().map(|&a| Real::exp(Real::mul_add(a, scale, -scalar))).collect();
+            lanes::exp_fma(isa, &a, scale, scalar, &mut y);
+            prop_assert_eq!(bits(&y), bits(&want), "{}", isa);
+            y.copy_from_slice(&a);
+            lanes::exp_fma_in_place(isa, scale, scalar, &mut y);
+            prop_assert_eq!(bits(&y), bits(&want), "in place, {}", isa);
+        }
     }
     Ok(())
 }
@@ -158,6 +163,20 @@ fn norm_of_several_chunks_is_the_reference() {
         let x: Vec<f32> = (0..len).map(|i| ((i * 7919) % 1009) as f32 / 100.0 - 5.0).collect();
         for isa in Isa::available() {
             assert_eq!(lanes::norm_sq(isa, &x).to_bits(), reference::norm_sq(&x).to_bits());
+        }
+    }
+}
+
+#[test]
+fn exponentials_of_f32_of_every_size_are_their_definition() {
+    const OF_EACH: u32 = 37;
+    for high in 0..=u32::from(u16::MAX) {
+        let x: Vec<f32> = (0..OF_EACH).map(|i| f32::from_bits((high << 16) | (i * 40503 % 65536))).collect();
+        let want: Vec<f32> = x.iter().map(|&x| Real::exp(x)).collect();
+        let mut y = vec![0.0; x.len()];
+        for isa in Isa::available() {
+            lanes::exp_fma(isa, &x, 1.0, 0.0, &mut y);
+            assert_eq!(bits(&y), bits(&want), "{isa}");
         }
     }
 }

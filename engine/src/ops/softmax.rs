@@ -27,7 +27,7 @@ pub fn softmax(x: &Array) -> Result<Array> {
     }
     with_real!("softmax", x.dtype(), T, {
         map_rows::<T, 1>("softmax", [x], |isa, [x], y| {
-            lanes::exp_shifted(isa, x, shift(isa, x), y);
+            lanes::exp_fma(isa, x, T::ONE, shift(isa, x), y);
             divide(isa, lanes::sum(isa, y), y);
         })
     })

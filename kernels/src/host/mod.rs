@@ -24,6 +24,7 @@ mod meeting;
 mod memory;
 pub mod mma;
 pub mod mutation;
+mod sanitizer;
 mod schedule;
 mod shadow;
 mod site;

@@ -5,6 +5,7 @@ use super::checker::Checker;
 use super::exec::{Block, BoundArg, Position, RUNNING, Thread, Tiles};
 use super::finding::{FindingKind, Findings, Place};
 use super::meeting::{Meeting, Resume, Trouble, Wait};
+use super::sanitizer::CallStack;
 use super::schedule::{Ready, Schedule, position as position_of};
 use super::stack::ThreadStack;
 use crate::kernel::KernelSpec;
@@ -20,7 +21,11 @@ thread_local! {
     static PANIC: RefCell<Option<(String, Option<Place>)>> = const { RefCell::new(None) };
 }
 
-type Fibre = Coroutine<Resume, Wait, bool, ThreadStack>;
+/// A thread of the block that has begun.
+struct Fibre {
+    coroutine: Coroutine<Resume, Wait, bool, ThreadStack>,
+    calls: CallStack,
+}
 
 /// Runs blocks of one launch, one after the other.
 pub(super) struct Worker<'a> {
@@ -67,12 +72,13 @@ impl<'a> Worker<'a> {
         };
         let (kernel, thread) = (self.kernel, &raw const self.threads[number as usize]);
         let args: *const [BoundArg] = self.args;
-        Ok(Coroutine::with_stack(stack, move |yielder: &Yielder<Resume, Wait>, _| {
+        let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<Resume, Wait>, _| {
             // SAFETY: the worker keeps its threads and arguments in place while fibres run.
             let (thread, args) = unsafe { (&*thread, &*args) };
             thread.yielder.set(yielder);
             catch_unwind(AssertUnwindSafe(|| (kernel.thread)(args))).is_ok()
-        }))
+        });
+        Ok(Fibre { coroutine, calls: CallStack::new() })
     }
 
     /// Runs block `number` to its end; whether all its threads came to theirs.
@@ -117,24 +123,24 @@ impl<'a> Worker<'a> {
     /// Lets a thread run until it waits or ends; false where the block is to stop.
     fn resume(&mut self, number: u32) -> std::io::Result<bool> {
         let index = number as usize;
-        let mut fibre = match self.fibres[index].take() {
+        let Fibre { mut coroutine, calls } = match self.fibres[index].take() {
             Some(fibre) => fibre,
             None => self.fibre(number)?,
         };
         let resume = self.meeting.resume(number);
         RUNNING.set(&raw const self.threads[index]);
-        let result = fibre.resume(resume);
+        let result = calls.within(|| coroutine.resume(resume));
         RUNNING.set(std::ptr::null());
         match result {
             CoroutineResult::Yield(wait) => {
                 let go_on = !matches!(wait, Wait::Stop);
                 self.meeting.waits(number, wait);
-                self.fibres[index] = Some(fibre);
+                self.fibres[index] = Some(Fibre { coroutine, calls });
                 Ok(go_on)
             }
             CoroutineResult::Return(sound) => {
                 self.meeting.ends(number);
-                self.stacks.push(fibre.into_stack());
+                self.stacks.push(coroutine.into_stack());
                 if !sound {
                     let (message, at) = PANIC.take().unwrap_or_default();
                     self.block.report(FindingKind::Panic, at, None, &self.threads[index].position, message);
@@ -164,10 +170,10 @@ impl<'a> Worker<'a> {
     /// Takes back the stacks of threads that have not ended.
     fn reclaim(&mut self) {
         for fibre in &mut self.fibres {
-            let Some(mut fibre) = fibre.take() else { continue };
+            let Some(Fibre { mut coroutine, .. }) = fibre.take() else { continue };
             // SAFETY: kernels are written for devices without a heap: their frames own nothing that must be dropped.
-            unsafe { fibre.force_reset() };
-            self.stacks.push(fibre.into_stack());
+            unsafe { coroutine.force_reset() };
+            self.stacks.push(coroutine.into_stack());
         }
     }
 

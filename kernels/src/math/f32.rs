@@ -5,7 +5,12 @@
 //! rest fitted again. The note beside each is the largest weighted error of the rounded polynomial.
 
 use super::real::named_functions;
+#[cfg(target_arch = "x86_64")]
+use super::table::ExpFma;
 use super::table::{Table, horner, table_bit_operations};
+
+/// [`Table::exp_q`]; 2^-31.0.
+pub(crate) const EXP_Q: [f32; 6] = [0.5, 0.16666667, 0.041666478, 0.008333191, 0.0013933693, 0.00019959324];
 
 impl Table for f32 {
     const SHIFT: f32 = 12582912.0;
@@ -23,10 +28,13 @@ impl Table for f32 {
     const PI_OVER_2: [f32; 3] = [core::f32::consts::FRAC_PI_2, -4.371139e-8, -1.7151245e-15];
     const ANGLE_MODERATE: f32 = 131072.0;
 
-    // 2^-31.0
+    #[cfg(target_arch = "x86_64")]
+    const EXP_FMA_AVX512: Option<ExpFma<f32>> = Some(crate::lanes::exponential::avx512::exp_fma);
+
     #[inline(always)]
     fn exp_q(r: f32) -> f32 {
-        horner!(r; 0.5, 0.16666667, 0.041666478, 0.008333191, 0.0013933693, 0.00019959324)
+        let [c0, c1, c2, c3, c4, c5] = EXP_Q;
+        horner!(r; c0, c1, c2, c3, c4, c5)
     }
 
     // 2^-30.1

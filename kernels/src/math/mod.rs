@@ -20,7 +20,7 @@ mod logarithm;
 mod pow;
 mod real;
 mod select;
-mod table;
+pub(crate) mod table;
 mod trigonometric;
 
 pub use real::Real;

@@ -1,5 +1,9 @@
 //! What differs between f32 and f64: constants, polynomials and the layout of the bits.
 
+/// y = e^fma(x, scale, -shift): x, scale, shift, y, and the number of elements there are at x and y.
+#[cfg(not(target_arch = "nvptx64"))]
+pub(crate) type ExpFma<T> = unsafe fn(*const T, T, T, *mut T, usize);
+
 /// Constants and bit operations of one floating-point format. Sealed: implemented for f32 and f64 only.
 ///
 /// A *shifted integer* is `SHIFT + n` for an integer `n` of moderate size: adding `SHIFT` rounds to the nearest
@@ -31,6 +35,10 @@ pub trait Table: Copy {
     const PI_OVER_2: [Self; 3];
     /// Largest |x| for which sine and cosine reduce by the three parts of pi / 2.
     const ANGLE_MODERATE: Self;
+
+    /// Written by hand for AVX-512: see [`crate::lanes`].
+    #[cfg(not(target_arch = "nvptx64"))]
+    const EXP_FMA_AVX512: Option<ExpFma<Self>> = None;
 
     /// (e^r - 1 - r) / r^2 on |r| <= ln 2 / 2.
     fn exp_q(r: Self) -> Self;

@@ -62,7 +62,7 @@ impl Configured {
 pub struct Build {
     /// Version of this library.
     pub version: String,
-    /// XXH3 of all sources of its crates, in hexadecimal.
+    /// [`source_hash`](super::source_hash) of its crates.
     pub source: String,
     /// XXH3 of the kernels' PTX, in hexadecimal.
     pub ptx: String,

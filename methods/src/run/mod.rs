@@ -20,6 +20,7 @@ mod lines;
 pub mod manifest;
 pub mod metrics;
 pub mod report;
+mod source;
 pub mod tensorboard;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -34,6 +35,7 @@ pub use lines::Trimmed;
 pub use manifest::{Build, Configured, Manifest, Session};
 pub use metrics::MetricsWriter;
 pub use report::Report;
+pub use source::{source_folders, source_hash};
 pub use tensorboard::EventWriter;
 
 /// What to do when the directory already holds a run.

@@ -45,9 +45,11 @@ queue = 16384           # past keys, a multiple of the batch; well below the num
 clusters = "25000,50000,100000" # numbers of clusters; 50,100,200 for 10 classes of small images
 negatives = 16384       # prototypes drawn besides the batch's, where so many are nobody's
 alpha = 10.0            # smooths phi of small clusters
+concentrations = true   # false: every prototype has the temperature in place of phi
 unique = false          # true: the own prototype standing for other queries is no negative (not the authors')
 restarts = 5            # runs of k-means, the best of which counts
 plain_epochs = 20       # epochs of MoCo at the start
+instance_weight = 1.0   # weight of InfoNCE after them
 "#
     ),
     build: |config, init, plan| {
@@ -61,9 +63,11 @@ plain_epochs = 20       # epochs of MoCo at the start
             proto_nce: ProtoNce { unique: config.bool("unique")? },
             granularities,
             alpha: config.positive("alpha")?,
+            has_concentrations: config.bool("concentrations")?,
             restarts: config.at_least("restarts", 1)?,
             plain_epochs: config.usize("plain_epochs")? as u64,
             plain_steps: config.usize("plain_epochs")? as u64 * plan.steps_per_epoch,
+            instance_weight: config.f64("instance_weight")?,
             seed: config.usize("seed")? as u64,
         }))
     },
@@ -76,9 +80,11 @@ struct Pcl {
     proto_nce: ProtoNce,
     granularities: Vec<Granularity>,
     alpha: f64,
+    has_concentrations: bool,
     restarts: usize,
     plain_epochs: u64,
     plain_steps: u64,
+    instance_weight: f64,
     seed: u64,
 }
 
@@ -132,7 +138,9 @@ impl Method for Pcl {
             let o = KMeans { restarts: self.restarts, rows_per_cluster: 1000, ..KMeans::new(of.clusters) };
             // The same draws in every epoch: clusterings are comparable.
             let found = k_means(&v, &o, self.seed, m as u64)?;
-            of.concentrations.set(concentrations(&v, &found, self.info_nce.temperature, self.alpha)?)?;
+            if self.has_concentrations {
+                of.concentrations.set(concentrations(&v, &found, self.info_nce.temperature, self.alpha)?)?;
+            }
             of.centroids.set(found.centroids)?;
             of.assigned.set(found.assignments)?;
         }
@@ -162,7 +170,7 @@ impl Method for Pcl {
         }
         let prototypes = Tensor::stack(&clusterings.iter().collect::<Vec<_>>(), 0)?.mean_all()?;
         let (of_instances, of_prototypes) = (scalar(instances.array())?, scalar(prototypes.array())?);
-        Ok(Step::new(instances.add(&prototypes)?)
+        Ok(Step::new(instances.scale(self.instance_weight)?.add(&prototypes)?)
             .embeddings(q)
             .scalar("loss/instances", of_instances)
             .scalar("loss/prototypes", of_prototypes))

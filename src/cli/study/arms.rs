@@ -71,7 +71,7 @@ arms! {
     "simclr" { "no-colour-jitter" ["jitter=0", "grayscale=0"] Loses, }
     "moco" { "no-shuffle" ["shuffle=false"] Loses, }
     "mochi" { "no-mixtures" ["between=0", "towards=0"] Loses, }
-    "pcl" {}
+    "pcl" { "same-temperature" ["concentrations=false"] Loses, }
     "false-negatives" { "none-accepted" ["accepted=0"] Loses, }
     "local-aggregation" { "one-run" ["runs=1"] Loses, }
     "xmoco" { "no-consistency" ["consistency_weight=0", "uniformity_weight=0"] Loses, }
@@ -84,7 +84,7 @@ arms! {
     "barlow-twins" { "no-redundancy-term" ["lambda=0"] Collapses, }
     "dino" { "no-centring" ["centring=false"] Collapses, }
     "deepcluster" { "unbalanced" ["balanced=false"] Loses, }
-    "deepcluster-v2" {}
+    "deepcluster-v2" { "one-head" ["heads=1"] Loses, }
     "sela" { "no-balance" ["balance=false"] Collapses, }
     "relic-v2" { "no-invariance" ["beta=0"] Loses, }
     "carl" { "no-equal-use" ["lambda=0"] Collapses, }

@@ -2,10 +2,12 @@
 //! the ablations that its paper names; a page of results.
 //!
 //! - [`arms`]: what is trained, and what is expected of it.
+//! - [`commit`]: of which sources.
 //! - [`row`]: the result of one arm, kept under a key of all that it depends on.
 //! - [`page`]: the results as a page.
 
 mod arms;
+mod commit;
 mod page;
 mod row;
 

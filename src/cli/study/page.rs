@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use selfsame_methods::run::{Build, Session};
 
 use super::arms::{ARMS, Arm, Claim};
+use super::commit;
 use super::row::Row;
 
 /// An accuracy above the untrained encoder's by this much is clearly above.
@@ -82,14 +83,18 @@ fn origins(entries: &[Entry]) -> String {
     let of = |Entry { row, session, .. }: &Entry| {
         let Build { version, source, compiler, .. } = &row.key.build;
         let Session { device, isa, threads, platform, .. } = session;
-        format!(
-            "- selfsame {version}, source {source}, {compiler}, on {platform}, {device}, {isa}, threads of an arm: {threads}\n"
-        )
+        let what = format!("selfsame {version}, source {source}");
+        let by = format!("{compiler}, on {platform}, {device}, {isa}, threads of an arm: {threads}");
+        (source.clone(), what, by)
     };
-    let origins: BTreeSet<String> = entries.iter().map(of).collect();
+    let line = |(source, what, by): (String, String, String)| {
+        let commit = commit::of_source(&source).map_or(String::new(), |commit| format!(" (commit {commit})"));
+        format!("- {what}{commit}, {by}\n")
+    };
+    let origins: BTreeSet<_> = entries.iter().map(of).collect();
     match origins.is_empty() {
         true => String::new(),
-        false => format!("\n## Computed by\n\n{}", origins.into_iter().collect::<String>()),
+        false => format!("\n## Computed by\n\n{}", origins.into_iter().map(line).collect::<String>()),
     }
 }
 

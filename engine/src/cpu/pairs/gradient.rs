@@ -14,6 +14,7 @@ use super::tiles::{Dots, STRIDE, strips, tile_len};
 use super::{Num, PairTerm, Problem, Sides, Stored, block_of, terms};
 use crate::order::CHUNK;
 use selfsame_kernels::isa::Isa;
+use selfsame_kernels::lanes;
 use selfsame_kernels::math::Real;
 use std::ops::Range;
 
@@ -194,7 +195,8 @@ impl<'a, S: Stored> Backward<'a, S> {
         let weights = &self.column.weight[columns.clone()];
         match self.problem.term {
             PairTerm::ExpShifted { scale, shift } => {
-                terms::grad_exp_shifted(isa, scale, shift, self.row.weight[r], weights, g);
+                lanes::exp_fma_in_place(isa, scale, shift, g);
+                terms::weigh(isa, self.row.weight[r], weights, g);
             }
             PairTerm::Exp { scale } => {
                 let values = &self.column.value[columns.clone()];

@@ -271,7 +271,7 @@ impl<S: Stored> Forward<'_, S> {
         }
         let mut sums = Sums::none(&self.problem.term);
         match self.problem.term {
-            PairTerm::ExpShifted { scale, shift } => terms::exp_shifted(isa, dots, scale, shift, row.e),
+            PairTerm::ExpShifted { scale, shift } => lanes::exp_fma(isa, dots, scale, shift, row.e),
             PairTerm::Exp { scale } => {
                 terms::scaled(isa, dots, scale, row.x);
                 mask.cover(isa, r, columns.clone(), <S::Num as Real>::NEG_INFINITY, row.x);

@@ -5,13 +5,6 @@ use selfsame_kernels::math::Real;
 use selfsame_kernels::stamp;
 
 stamp! {
-    /// e = exp(fma(dot, scale, -shift)).
-    pub(super) fn exp_shifted<T: Real>(dot: &[T], scale: T, shift: T, e: &mut [T]) {
-        for (e, &dot) in e.iter_mut().zip(dot) {
-            *e = Real::exp(Real::mul_add(dot, scale, -shift));
-        }
-    }
-
     /// x = dot scale.
     pub(super) fn scaled<T: Real>(dot: &[T], scale: T, x: &mut [T]) {
         for (x, &dot) in x.iter_mut().zip(dot) {
@@ -78,10 +71,10 @@ stamp! {
         }
     }
 
-    /// From dot: G = exp(fma(dot, scale, -shift)) (row weight + column weight).
-    pub(super) fn grad_exp_shifted<T: Real>(scale: T, shift: T, row: T, column: &[T], g: &mut [T]) {
+    /// From exp(fma(dot, scale, -shift)): G, times row weight + column weight.
+    pub(super) fn weigh<T: Real>(row: T, column: &[T], g: &mut [T]) {
         for (g, &column) in g.iter_mut().zip(column) {
-            *g = Real::exp(Real::mul_add(*g, scale, -shift)) * (row + column);
+            *g *= row + column;
         }
     }
 

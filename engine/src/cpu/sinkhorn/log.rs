@@ -127,7 +127,7 @@ fn shifted<T: Float>(isa: Isa, scores: &[T], scale: T, potential: &[T], x: &mut 
 /// exp(x - shift) (mass / sum) of a row.
 fn code_row<T: Float>(isa: Isa, scores: &[T], problem: &Problem<T>, column: &[T], mass: T, codes: &mut [T]) {
     let shift = shifted(isa, scores, problem.scale, column, codes);
-    exp_in_place(isa, shift, codes);
+    lanes::exp_fma_in_place(isa, T::ONE, shift, codes);
     let sum = lanes::sum(isa, codes);
     multiply(isa, mass / sum, codes);
 }
@@ -136,12 +136,6 @@ stamp! {
     fn affine<T: Real>(scores: &[T], scale: T, potential: &[T], x: &mut [T]) {
         for ((x, &score), &potential) in x.iter_mut().zip(scores).zip(potential) {
             *x = Real::mul_add(score, scale, potential);
-        }
-    }
-
-    fn exp_in_place<T: Real>(shift: T, x: &mut [T]) {
-        for x in x {
-            *x = Real::exp(*x - shift);
         }
     }
 

@@ -4,6 +4,10 @@
 //! lane `i` takes lane `i + 8` for `i < 8`, then `i + 4`, `i + 2`, `i + 1`. An empty row gives the start value. The
 //! lanes are the elements of one vector register, so the order costs nothing.
 
+pub(crate) mod exponential;
+
+pub use exponential::{exp_fma, exp_fma_in_place};
+
 use crate::isa::Isa;
 use crate::math::Real;
 use crate::order::{LANES, NORM_CHUNK};
@@ -102,13 +106,6 @@ crate::stamp! {
     /// The smallest element by [`Real::min`], lanes from +infinity; NaN if there is one.
     pub fn min<T: Real>(x: &[T]) -> T {
         reduce!(T::INFINITY; |lane, x in x| Real::min(lane, x); |a, b| Real::min(a, b))
-    }
-
-    /// y = e^(x - shift).
-    pub fn exp_shifted<T: Real>(x: &[T], shift: T, y: &mut [T]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = Real::exp(x - shift);
-        }
     }
 }
 
