@@ -123,3 +123,54 @@ fn pages_are_those_of_the_code() {
         assert!(known.contains_key(&name), "{} is of no method", name.display());
     }
 }
+
+/// The files that may say `unsafe`, and what ARCHITECTURE.md says of them.
+#[test]
+fn unsafe_code_is_where_the_architecture_says() {
+    let listed = [
+        "engine/src/array.rs",
+        "engine/src/cpu/pages.rs",
+        "engine/src/cpu/bf16/",
+        "engine/src/cpu/contract/",
+        "engine/src/cpu/pairs/",
+        "engine/src/gpu/",
+        "kernels/src/stamp.rs",
+        "kernels/src/lanes/exponential.rs",
+        "kernels/src/simt/",
+        "kernels/src/host/",
+        "kernels/src/kernel.rs",
+        "data/src/mapped.rs",
+        "methods/tests/hostile.rs",
+    ];
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let start = text.find("- **`unsafe` only**").expect("the rule");
+    let rule = text[start..].split("\n\n").next().unwrap();
+    for place in listed {
+        let last = place.trim_end_matches('/').rsplit('/').next().unwrap();
+        let word = last.strip_suffix(".rs").unwrap_or(last);
+        assert!(rule.contains(word), "{place} is not in the rule: {rule}");
+    }
+    let mut files = Vec::new();
+    for folder in ["kernels", "engine", "autograd", "models", "losses", "data", "methods", "src", "tests", "examples"] {
+        rust_files(&root().join(folder), &mut files);
+    }
+    assert!(files.len() > 300, "{} files", files.len());
+    for path in files {
+        let name = path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
+        let allows = concat!("allow(", "unsafe_code)");
+        if std::fs::read_to_string(&path).unwrap().contains(allows) {
+            assert!(listed.iter().any(|place| name.starts_with(place)), "{name} allows unsafe code");
+        }
+    }
+}
+
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            files.push(path);
+        }
+    }
+}

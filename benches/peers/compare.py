@@ -2,7 +2,7 @@
 
     cargo build --release
     (cd benches/peers/burn && RUSTFLAGS="-C target-cpu=native" cargo build --release)    # and in candle
-    python benches/peers/compare.py [--sections gemm conv step loss] [--threads 1 2] [--rounds 5] [--out results/NAME]
+    python benches/peers/compare.py [--sections gemm conv step loss …] [--threads 1 2] [--rounds 5] [--out results/NAME]
 
 PyTorch takes part in every section, in a Python that has it; lightly, burn and candle in that of the loss. Whichever is
 absent is left out, which is said. Each runs twice a round: with glibc's allocator as it comes, and with one that keeps
@@ -158,6 +158,25 @@ def table(first, unit, scale, figures):
     return lines
 
 
+def resnet_passes(seconds):
+    """For each pass of the ResNets' convolutions the geometric mean over the shapes of theirs / ours, and the least."""
+    ratios = {}
+    for (case, threads), sides in seconds.items():
+        medians = {side: statistics.median(values) for side, values in sides.items()}
+        if not case.startswith("resnet ") or len(medians) == 1:
+            continue
+        shape, passed = case.removeprefix("resnet ").rsplit(" ", 1)
+        theirs = min(median for side, median in medians.items() if side != SELFSAME)
+        ratios.setdefault((threads, passed), []).append((theirs / medians[SELFSAME], shape))
+    lines = []
+    for (threads, passed), of_shapes in ratios.items():
+        mean = statistics.geometric_mean(ratio for ratio, _ in of_shapes)
+        least, shape = min(of_shapes)
+        speed = f"{mean:.2f} times as fast in the geometric mean, least {least:.2f} ({shape})"
+        lines.append(f"- {passed}, {threads} threads: {speed}")
+    return lines
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--sections", nargs="+", default=["gemm", "conv", "loss", "step"])
@@ -187,6 +206,9 @@ def main():
     ]
     if figures.memory:
         lines += ["", *table("peak above the first step's start", "MiB", 1, figures.memory)]
+    passes = resnet_passes(figures.seconds)
+    if passes:
+        lines += ["", *passes]
     differences = figures.largest_differences()
     if differences:
         found = ", ".join(f"{largest:.0e} of {name.replace('_', ' ')}" for name, largest in differences.items())

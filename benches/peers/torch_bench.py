@@ -1,6 +1,6 @@
 """PyTorch's side of `selfsame bench`: the same cases under the same names, as the same JSON on standard output.
 
-    python torch_bench.py [gemm|conv|step|loss|lightly] --threads 2 --repetitions 7
+    python torch_bench.py [gemm|conv|resnet|rows|nearest|augment|vit|loss|lightly|step] --threads 2 --repetitions 7
 
 `lightly` is the loss as lightly's module computes it. lightly is pure Python and does without what it depends on here:
 `pip install --no-deps --target DIR lightly torchvision`, with DIR in PYTHONPATH.
@@ -61,29 +61,172 @@ def gemm(repetitions):
         yield timed(name, 2 * m * k * n, repetitions, lambda: a @ b)
 
 
-def conv(repetitions):
-    cases = [
-        ("3x3 64 @32", 64, 32, 64, 64, 3, 1, True),
-        ("3x3 128 @16", 64, 16, 128, 128, 3, 1, True),
-        ("3x3 256 @8", 64, 8, 256, 256, 3, 1, True),
-        ("3x3 512 @4", 64, 4, 512, 512, 3, 1, True),
-        ("7x7/2 3-64 @224", 16, 224, 3, 64, 7, 2, False),
-        ("1x1 256-1024 @14", 64, 14, 256, 1024, 1, 1, True),
-    ]
-    for name, images, side, c_in, c_out, kernel, stride, input_grad in cases:
+class Layer:
+    """A convolution, channels last, and what its passes take."""
+
+    def __init__(self, images, side, c_in, c_out, kernel, stride):
         channels_last = {"memory_format": torch.channels_last}
-        x = torch.randn(images, c_in, side, side).to(**channels_last)
-        w = torch.randn(c_out, c_in, kernel, kernel).to(**channels_last).requires_grad_()
-        forward = lambda: F.conv2d(x, w, stride=stride, padding=kernel // 2)
+        self.x = torch.randn(images, c_in, side, side).to(**channels_last)
+        self.w = torch.randn(c_out, c_in, kernel, kernel).to(**channels_last)
+        self.options = {"stride": stride, "padding": kernel // 2}
+        y = self.forward()
+        self.dy = torch.randn_like(y)
+        self.flop = 2 * y.numel() * kernel * kernel * c_in
+        # The first layer of a network needs no input gradient.
+        self.needs_input_grad = c_in > 3
+        by = f"/{stride}" if stride > 1 else ""
+        self.name = f"{kernel}x{kernel}{by} {c_in if c_in == c_out else f'{c_in}-{c_out}'} @{side}"
+
+    def forward(self):
+        return F.conv2d(self.x, self.w, **self.options)
+
+    def gradients(self, of_input, of_weight):
+        stride, padding = [self.options["stride"]] * 2, [self.options["padding"]] * 2
+        operands = (self.dy, self.x, self.w, None, stride, padding, [1, 1], False, [0, 0], 1)
+        return torch.ops.aten.convolution_backward(*operands, [of_input, of_weight, False])
+
+
+def conv(repetitions):
+    layers = [(64, 32, 64, 64, 3, 1), (64, 16, 128, 128, 3, 1), (64, 8, 256, 256, 3, 1), (64, 4, 512, 512, 3, 1)]
+    for case in [*layers, (16, 224, 3, 64, 7, 2), (64, 14, 256, 1024, 1, 1)]:
+        layer = Layer(*case)
+        yield timed(f"conv {layer.name} fwd", layer.flop, repetitions, layer.forward)
+        both = lambda: (layer.forward(), layer.gradients(layer.needs_input_grad, True))
+        passes = 3 if layer.needs_input_grad else 2
+        yield timed(f"conv {layer.name} fwd+bwd", passes * layer.flop, repetitions, both)
+
+
+RESNET18 = [
+    *[(64, 32, 3, 64, 3, 1), (64, 32, 64, 64, 3, 1), (64, 32, 64, 128, 3, 2), (64, 32, 64, 128, 1, 2)],
+    *[(64, 16, 128, 128, 3, 1), (64, 16, 128, 256, 3, 2), (64, 16, 128, 256, 1, 2)],
+    *[(64, 8, 256, 256, 3, 1), (64, 8, 256, 512, 3, 2), (64, 8, 256, 512, 1, 2), (64, 4, 512, 512, 3, 1)],
+]
+RESNET50 = [
+    *[(16, 224, 3, 64, 7, 2), (16, 56, 64, 64, 1, 1), (16, 56, 64, 64, 3, 1), (16, 56, 64, 256, 1, 1)],
+    *[(16, 56, 256, 64, 1, 1), (16, 56, 256, 128, 1, 1), (16, 56, 128, 128, 3, 2), (16, 56, 256, 512, 1, 2)],
+    *[(16, 28, 128, 512, 1, 1), (16, 28, 512, 128, 1, 1), (16, 28, 128, 128, 3, 1), (16, 28, 512, 256, 1, 1)],
+    *[(16, 28, 256, 256, 3, 2), (16, 28, 512, 1024, 1, 2), (16, 14, 256, 1024, 1, 1), (16, 14, 1024, 256, 1, 1)],
+    *[(16, 14, 256, 256, 3, 1), (16, 14, 1024, 2048, 1, 2), (16, 14, 512, 512, 3, 2)],
+    *[(16, 7, 512, 2048, 1, 1), (16, 7, 512, 512, 3, 1)],
+]
+
+
+def resnet(repetitions):
+    for case in RESNET18 + RESNET50:
+        layer = Layer(*case)
+        yield timed(f"resnet {layer.name} fwd", layer.flop, repetitions, layer.forward)
+        if layer.needs_input_grad:
+            yield timed(f"resnet {layer.name} dx", layer.flop, repetitions, lambda: layer.gradients(True, False))
+        yield timed(f"resnet {layer.name} dw", layer.flop, repetitions, lambda: layer.gradients(False, True))
+
+
+def rows(repetitions):
+    """What a network does between its products. Activations of batch norm are channels last in memory."""
+    logits, tokens, activation = (8192, 4096), (50432, 384), (256, 32, 32, 64)
+    cases = [
+        ("softmax", logits, lambda x, gamma, beta: x.softmax(-1)),
+        ("log_softmax", logits, lambda x, gamma, beta: x.log_softmax(-1)),
+        ("layer_norm", tokens, lambda x, gamma, beta: F.layer_norm(x, x.shape[-1:], gamma, beta)),
+        ("gelu", tokens, lambda x, gamma, beta: F.gelu(x)),
+        ("batch_norm", activation, lambda x, gamma, beta: F.batch_norm(x, None, None, gamma, beta, training=True)),
+        ("relu", activation, lambda x, gamma, beta: F.relu(x)),
+    ]
+    for name, shape, apply in cases:
+        operands = [torch.randn(shape), torch.randn(shape[-1]), torch.randn(shape[-1])]
+        if len(shape) == 4:
+            operands[0] = operands[0].permute(0, 3, 1, 2)
+        size = "x".join(map(str, shape))
+        dy = torch.randn_like(operands[0])
         with torch.no_grad():
-            y = forward()
-            flop = 2 * y.numel() * kernel * kernel * c_in
-            yield timed(f"conv {name} fwd", flop, repetitions, forward)
-        dy = torch.randn_like(y)
-        x.requires_grad_(input_grad)
-        inputs = [x, w] if input_grad else [w]
-        both = lambda: torch.autograd.grad(forward(), inputs, dy)
-        yield timed(f"conv {name} fwd+bwd", (3 if input_grad else 2) * flop, repetitions, both)
+            yield timed(f"{name} {size} fwd", None, repetitions, lambda: apply(*operands))
+        for operand in operands:
+            operand.requires_grad_()
+        used = operands if name.endswith("_norm") else operands[:1]
+        both = lambda: torch.autograd.grad(apply(*operands), used, dy)
+        yield timed(f"{name} {size} fwd+bwd", None, repetitions, both)
+
+
+@torch.no_grad()
+def nearest(repetitions):
+    """Each the faster of two forms where there are two."""
+    n, d, centroids, queries, neighbours = 50_000, 128, 1000, 1000, 200
+    x, c, q = torch.randn(n, d), torch.randn(centroids, d), torch.randn(queries, d)
+
+    def by_product():
+        return (x @ c.t() - c.square().sum(1) / 2).argmax(1)
+
+    def by_distance():
+        return torch.cdist(x, c).argmin(1)
+
+    name = f"kmeans assign {n}x{d} to {centroids}"
+    timings = [timed(name, 2 * n * d * centroids, repetitions, form) for form in (by_product, by_distance)]
+    yield min(timings, key=lambda timing: timing["median_s"])
+    search = lambda: (F.normalize(q) @ F.normalize(x).t()).topk(neighbours)
+    yield timed(f"knn {neighbours} of {n}x{d} for {queries}", 2 * n * d * queries, repetitions, search)
+
+
+def augment(repetitions):
+    """torchvision's transforms of PIL's images, one after the other, on one thread; nothing where it is absent."""
+    try:
+        from PIL import Image
+        from torchvision import transforms as t
+    except ImportError as error:
+        print(f"augment is left out: {error}", file=sys.stderr)
+        return
+    jitter = t.ColorJitter(0.4, 0.4, 0.4, 0.1)
+    chain = t.Compose(
+        [
+            t.RandomResizedCrop(32),
+            t.RandomHorizontalFlip(),
+            t.RandomApply([jitter], p=0.8),
+            t.RandomGrayscale(p=0.2),
+            t.ToTensor(),
+        ]
+    )
+    pixels = torch.randint(256, (128, 32, 32, 3), dtype=torch.uint8).numpy()
+    work = lambda: [chain(Image.fromarray(image)) for image in pixels for _ in range(2)]
+    yield timed("augment simclr 2x128 @32", None, repetitions, work)
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, x):
+        n, tokens, dim = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v)
+        x = x + self.proj(y.transpose(1, 2).reshape(n, tokens, dim))
+        return x + self.mlp(self.norm2(x))
+
+
+class Vit(nn.Module):
+    """ViT-Tiny over patches of 4 pixels of images of 32; the class token."""
+
+    def __init__(self, dim=192, depth=12, heads=3, patch=4, image=32):
+        super().__init__()
+        self.patches = nn.Conv2d(3, dim, patch, patch)
+        self.token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 1 + (image // patch) ** 2, dim))
+        self.blocks = nn.Sequential(*[TransformerBlock(dim, heads) for _ in range(depth)])
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.positions
+        return self.norm(self.blocks(x))[:, 0]
+
+
+def vit(repetitions):
+    net, x, dy = Vit(), torch.randn(128, 3, 32, 32), torch.randn(128, 192)
+    with torch.no_grad():
+        yield timed("vit-tiny 128x32x32 fwd", None, repetitions, lambda: net(x))
+    params = list(net.parameters())
+    yield timed("vit-tiny 128x32x32 fwd+bwd", None, repetitions, lambda: torch.autograd.grad(net(x), params, dy))
 
 
 def nt_xent(z, temperature):
@@ -230,7 +373,8 @@ def step(repetitions):
 
 
 def main():
-    sections = {"gemm": gemm, "conv": conv, "loss": loss, "lightly": lightly, "step": step}
+    own = (gemm, conv, resnet, rows, nearest, augment, vit, loss, lightly, step)
+    sections = {section.__name__: section for section in own}
     parser = argparse.ArgumentParser()
     parser.add_argument("section", nargs="?", choices=sections)
     parser.add_argument("--threads", type=int, default=2)

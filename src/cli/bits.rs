@@ -10,18 +10,19 @@ use selfsame_engine::{Device, Error, Result};
 use selfsame_methods::golden;
 use selfsame_methods::run::fingerprints::Digest;
 
-use super::Registry;
+use super::{Registry, primitives};
 
 const TABLE: &str = include_str!("bits.txt");
 
 const HEADER: &str = "\
-# Golden bits: what forward and backward of every operation and loss make, and a short training with every method.
+# Golden bits: what forward and backward of every operation and loss make, what no operation's gradient check reaches,
+# and a short training with every method.
 # Written by `selfsame doctor --bits --write FILE`; compared by `selfsame doctor --bits`, on any machine.
 ";
 
 /// One line of the table, as found here.
 pub(super) struct Entry {
-    /// `operation`, `loss` or `training`.
+    /// `operation`, `loss`, `primitive`, `lars` or `training`.
     pub(super) kind: &'static str,
     /// Name in its registry.
     pub(super) name: &'static str,
@@ -48,6 +49,9 @@ pub(super) fn entries(registry: &Registry, device: &Device) -> Result<Vec<Entry>
     }
     for &spec in registry.losses {
         entries.push(entry("loss", spec.name, golden::loss(spec, device)?));
+    }
+    for (kind, name, found) in primitives::digests(device)? {
+        entries.push(entry(kind, name, found));
     }
     for &spec in registry.methods {
         entries.push(entry("training", spec.name, golden::training(spec, device)?));

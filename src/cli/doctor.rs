@@ -15,10 +15,9 @@ use selfsame_methods::trainer::{Plan, Trainer};
 use selfsame_methods::{Views, method, settings, weights_hash};
 use serde_json::json;
 
-use super::bits;
 use super::compute::Compute;
 use super::output::{Output, table};
-use super::{Outcome, Registry};
+use super::{Outcome, Registry, bits, survey};
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
@@ -35,6 +34,13 @@ pub(crate) struct Args {
     /// With --bits: threads of the CPU device; all cores when left out
     #[arg(long, value_name = "N", requires = "bits")]
     threads: Option<usize>,
+    /// Measure the error of every element function in f32 instead
+    #[arg(long, conflicts_with = "bits")]
+    math: bool,
+    /// With --math: take every N-th of all 2^32 inputs; 1 takes all, which is minutes for each function
+    #[arg(long, value_name = "N", default_value_t = 4001, requires = "math",
+          value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
+    stride: u64,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -49,6 +55,9 @@ const STEPS: usize = 2;
 pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<Outcome> {
     if args.bits {
         return golden_bits(args, registry, out);
+    }
+    if args.math {
+        return survey::run(args.stride, args.json, out);
     }
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let isas: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();

@@ -27,11 +27,13 @@ mod loss;
 mod methods;
 mod output;
 mod pretrain;
+mod primitives;
 mod profile;
 mod progress;
 mod replay;
 mod show;
 mod study;
+mod survey;
 
 use std::process::ExitCode;
 
@@ -79,7 +81,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train and evaluate on the built-in data: the whole path in a few minutes
+    /// Train and evaluate on the built-in data: the whole path in a minute or two
     Demo(demo::Args),
     /// List the methods
     Methods(methods::Args),

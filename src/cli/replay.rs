@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use selfsame_engine::op_log::{Fault, LogPlace};
-use selfsame_engine::{ErrorKind, Result};
+use selfsame_engine::{Device, ErrorKind, Result};
 use selfsame_methods::Observer;
 use selfsame_methods::replay::{self, Difference, Execution, Level, Place, Recorded, Replay, Side, Verdict, locate};
 use selfsame_methods::run::fingerprints::{Digest, Field};
@@ -60,8 +60,7 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
         return levels(args, &recorded, stop, out);
     }
     let device = args.compute.open()?;
-    let differences = recorded.differences(&device);
-    differences.iter().for_each(|text| eprintln!("differs: {text}"));
+    let differences = said_differences(&recorded, &device);
     let execution = Execution {
         ranks: args.ranks,
         micro_batch: args.micro_batch,
@@ -109,6 +108,13 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
     Ok(if verdict.difference.is_none() { Outcome::Done } else { Outcome::Difference })
 }
 
+/// What differs from the recording but for its execution, said before anything runs.
+fn said_differences(recorded: &Recorded, device: &Device) -> Vec<String> {
+    let differences = recorded.differences(device);
+    differences.iter().for_each(|text| eprintln!("differs: {text}"));
+    differences
+}
+
 /// Where the recorded execution, made again, and `execution` first differ.
 fn place_of(
     recorded: &Recorded,
@@ -121,28 +127,37 @@ fn place_of(
     locate(sides, difference.step, difference.field, &Arc::default(), observer)
 }
 
-/// Every level, one line each.
+/// Every level, one line each. A level that the method refuses is no difference, and is counted apart.
 fn levels(args: &Args, recorded: &Recorded, user: Arc<AtomicBool>, out: &mut Output) -> Result<Outcome> {
-    let (mut rows, mut objects, mut same) = (Vec::new(), Vec::new(), true);
+    let differences = said_differences(recorded, &Device::cpu()?);
+    let (mut rows, mut objects) = (Vec::new(), Vec::new());
+    let [mut identical, mut refused, mut different] = [0; 3];
     for Level { name, what, execution, steps } in recorded.levels(args.steps)? {
         eprintln!("{name}: {what}");
         let request = Replay { recorded, steps: Some(steps), execution, keep: None, stop: Arc::default() };
         let verdict = replay::replay(&request, &mut Stopping { user: &user, stop: Arc::clone(&request.stop) });
-        let (result, found) = match verdict {
-            Ok(verdict) => (sentence(&verdict), verdict.difference.is_none()),
-            Err(error) if error.kind() == ErrorKind::Numerics => (format!("refused: {}", error.sentence()), true),
+        let (state, count, result) = match verdict {
+            Ok(verdict) if verdict.difference.is_none() => ("identical", &mut identical, sentence(&verdict)),
+            Ok(verdict) => ("different", &mut different, sentence(&verdict)),
+            Err(error) if error.kind() == ErrorKind::Numerics => {
+                ("refused", &mut refused, format!("refused: {}", error.sentence()))
+            }
             Err(error) => return Err(error),
         };
-        same &= found;
-        objects.push(json!({ "level": name, "what": what, "result": result, "same": found }));
+        *count += 1;
+        objects.push(json!({ "level": name, "what": what, "state": state, "result": result }));
         rows.push(vec![name.to_string(), what, result]);
     }
     if args.json {
-        out.json(&json!({ "levels": objects, "same": same }))?;
+        out.json(&json!({
+            "differences": differences, "levels": objects,
+            "identical": identical, "refused": refused, "different": different,
+        }))?;
     } else {
         out.text(&table(&["level", "with", "result"], &[false; 3], &rows))?;
+        out.text(&format!("{identical} identical, {refused} refused, {different} different"))?;
     }
-    Ok(if same { Outcome::Done } else { Outcome::Difference })
+    Ok(if different == 0 { Outcome::Done } else { Outcome::Difference })
 }
 
 /// Passes the user's wish to stop on to one of many replays.

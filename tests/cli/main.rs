@@ -3,6 +3,7 @@
 mod bad_input;
 mod commands;
 mod crash;
+mod formats;
 mod profile;
 mod replay;
 mod runs;

@@ -44,6 +44,33 @@ fn a_replay_is_identical_or_names_the_first_difference() {
 }
 
 #[test]
+fn a_run_is_identical_at_every_level_that_is_not_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    record(&out, &["--set", "epochs=1", "--set", "batch=64"]);
+    let found = json(&["replay", text(&out), "--levels"]);
+    // Of the four leaves of the batch three ranks would have unequal shares.
+    let state = |what: &str| {
+        let level = found["levels"].as_array().unwrap().iter().find(|level| level["what"] == what);
+        level.unwrap_or_else(|| panic!("no level '{what}' in {found}"))["state"].clone()
+    };
+    assert_eq!((state("3 ranks"), &found["refused"]), ("refused".into(), &1.into()), "{found}");
+    for what in ["8 threads", "4 loader workers", "micro-batches of 32 of 64", "4 ranks", "CPU, portable"] {
+        assert_eq!(state(what), "identical", "{what} in {found}");
+    }
+    assert_eq!((&found["different"], &found["differences"]), (&0.into(), &serde_json::json!([])), "{found}");
+
+    // A run of another compiler: said first, and no difference by itself.
+    let manifest = out.join("manifest.json");
+    let mut object: Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    object["sessions"][0]["build"]["compiler"] = "rustc 1.0.0".into();
+    std::fs::write(&manifest, object.to_string()).unwrap();
+    let output = run(&["replay", text(&out), "--levels", "--steps", "1..1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("differs: compiler: rustc 1.0.0"), "{}", stderr(&output));
+}
+
+#[test]
 fn two_runs_that_differ_are_located() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("a"), folder.path().join("b"));

@@ -2,12 +2,16 @@
 //!
 //! Medians of repetitions after one that is not counted. FLOP are nominal: a multiply-add is two, padding taps count.
 
+mod augment;
 mod conv;
 mod gemm;
 mod loss;
+mod nearest;
 mod optim;
+mod rows;
 mod sinkhorn;
 mod step;
+mod vit;
 
 use std::time::Instant;
 
@@ -42,6 +46,16 @@ pub(crate) enum Section {
     Gemm,
     /// Convolutions, forward and forward with both gradients
     Conv,
+    /// Every shape of convolution of ResNet-18 and ResNet-50, each pass alone
+    Resnet,
+    /// Softmax, layer norm, batch norm, GELU and ReLU, forward and with gradients
+    Rows,
+    /// Assignment to centroids, and nearest neighbours
+    Nearest,
+    /// Two views of 128 images of 32x32, on one thread
+    Augment,
+    /// A small vision transformer, forward and with gradients
+    Vit,
     /// One training step of SimCLR: CIFAR ResNet-18, two views of 128 images
     Step,
     /// NT-Xent, forward and backward
@@ -113,6 +127,11 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
     for (section, run) in [
         (Section::Gemm, gemm::run as fn(&Bench<'_>) -> Result<Vec<Timing>>),
         (Section::Conv, conv::run),
+        (Section::Resnet, conv::resnets),
+        (Section::Rows, rows::run),
+        (Section::Nearest, nearest::run),
+        (Section::Augment, augment::run),
+        (Section::Vit, vit::run),
         (Section::Loss, loss::run),
         (Section::Sinkhorn, sinkhorn::run),
         (Section::Optim, optim::run),

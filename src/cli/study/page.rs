@@ -28,17 +28,13 @@ pub(super) struct Entry {
 pub(super) fn page(entries: &[Entry]) -> String {
     let mut text = String::from(
         "# Every method on small scenes\n\n\
-         Written by `selfsame study methods`. All arms share data, encoder, augmentation and optimiser\n\
-         (`configs/small/common.toml`); each method adds its own keys (`configs/small/METHOD.toml`). Accuracies are of the\n\
+         Written by `selfsame study methods`. All arms start from the same data, encoder, augmentation and optimiser\n\
+         (`configs/small/common.toml`); `configs/small/METHOD.toml` has what a method changes. Accuracies are of the\n\
          frozen encoder on test images. The recipes are meant for a minute of training, not for the best that a method can\n\
          do: compare a row with its ablation and with the untrained encoder, not methods with each other.\n\n",
     );
     if let Some(Entry { row, .. }) = entries.first() {
-        text.push_str(&format!(
-            "Untrained encoder: kNN {:.1} %. Raw pixels: kNN {:.1} %.\n\n",
-            100.0 * row.knn_untrained,
-            100.0 * row.knn_pixels
-        ));
+        text.push_str(&format!("Raw pixels: kNN {:.1} %.\n\n", 100.0 * row.knn_pixels));
     }
     text.push_str(
         "| arm | seed | kNN % | untrained % | linear % | embedding std | embedding rank | feature rank | in use | \
