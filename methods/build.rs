@@ -1,9 +1,11 @@
 //! Tells the crate what it is built from, for the manifest of a run: a hash of all sources of the workspace's crates
-//! below and with this one, and the compiler.
+//! below and with this one, one of the versions of external crates, and the compiler.
 
-use std::env;
 use std::path::PathBuf;
 use std::process::Command;
+use std::{env, fs};
+
+use xxhash_rust::xxh3::xxh3_64;
 
 #[path = "src/run/source.rs"]
 #[expect(unreachable_pub, reason = "public as a part of the crate")]
@@ -18,6 +20,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo:rerun-if-changed={}", folder.display());
     }
     println!("cargo:rustc-env=SELFSAME_SOURCE_HASH={}", source::source_hash(workspace)?);
+    let lock = workspace.join("Cargo.lock");
+    // A published crate has none beside it. Watched only where it is: cargo takes a missing file for a changed one.
+    let dependencies = match lock.is_file() {
+        true => {
+            println!("cargo:rerun-if-changed={}", lock.display());
+            format!("{:016x}", xxh3_64(&fs::read(&lock)?))
+        }
+        false => String::new(),
+    };
+    println!("cargo:rustc-env=SELFSAME_DEPENDENCIES={dependencies}");
     let compiler = Command::new(env::var_os("RUSTC").ok_or("RUSTC is set by cargo")?).arg("--version").output()?;
     println!("cargo:rustc-env=SELFSAME_COMPILER={}", String::from_utf8_lossy(&compiler.stdout).trim());
     Ok(())

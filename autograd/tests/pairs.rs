@@ -63,9 +63,11 @@ fn sampled_errors(n: usize, d: usize, scale: f32, stride: usize) -> [f64; 2] {
 
 #[test]
 fn values_and_gradients_agree_with_f64() {
-    for scale in [2.0, 10.0, 100.0] {
-        let [value, gradient] = sampled_errors(2051, 33, scale, 97);
-        assert!(value < 1e-6 && gradient < 2e-5, "scale {scale}: {value:.1e} {gradient:.1e}");
+    for (n, d) in [(2051, 33), (131, 2048)] {
+        for scale in [0.1, 2.0, 10.0, 100.0, 200.0] {
+            let [value, gradient] = sampled_errors(n, d, scale, n / 20);
+            assert!(value < 1e-6 && gradient < 2e-5, "{n} x {d}, scale {scale}: {value:.1e} {gradient:.1e}");
+        }
     }
 }
 
@@ -74,7 +76,7 @@ fn values_and_gradients_agree_with_f64() {
 #[ignore = "minutes"]
 fn large_batches_agree_with_f64() {
     for n in [4096, 16384, 65536] {
-        for scale in [2.0, 10.0, 100.0] {
+        for scale in [0.1, 2.0, 10.0, 100.0, 200.0] {
             let [value, gradient] = sampled_errors(n, 128, scale, n / 16 + 1);
             println!("{n} rows, temperature {}: values {value:.1e}, gradients {gradient:.1e}", 1.0 / scale);
             assert!(value < 1e-6 && gradient < 5e-5);
@@ -102,9 +104,22 @@ fn extremes_have_their_limits() {
     assert_eq!((values[0], values[1]), (200.0, -200.0 + 2f32.ln()));
 }
 
+/// Rows that both sides of [`on_ranks`] have.
+const N: usize = 96;
+
+/// In place of the row's own column, all pairs of rows whose squares are equal modulo 7, or all but its own column.
+fn duplicates(own: &Pairs, device: &Device, keeps_own: bool) -> Excluded {
+    let Excluded::Own(own) = &own.excluded else { panic!("not its own column") };
+    let keys = |rows: &[i64]| {
+        let keys: Vec<i64> = rows.iter().map(|row| row * row % 7).collect();
+        Array::from_slice(&keys, &[keys.len()], device).unwrap()
+    };
+    let columns = keys(&(0..N as i64).collect::<Vec<_>>());
+    Excluded::SameKey { rows: keys(&own.to_vec().unwrap()), columns, kept: keeps_own.then(|| own.clone()) }
+}
+
 /// The gradients of Σ values and of the numbers on `size` ranks: rows in global order, numbers added up.
 fn on_ranks(size: usize, sums: impl Fn(&[Tensor; 2], &[Tensor; 2], &Pairs) -> Tensor + Sync) -> (Vec<f32>, Vec<f32>) {
-    const N: usize = 96;
     let whole = device();
     let (q, k) = (unit_rows(N, 5, 1, &whole), unit_rows(N, 5, 2, &whole));
     let share = N / size;
@@ -162,6 +177,15 @@ fn ranks_have_the_bits_of_one() {
         let all = Pairs { excluded: Excluded::None, ..pairs.clone() };
         sums(&all).add(&sums(pairs).scale(4.0).unwrap()).unwrap()
     };
+    let both_but_duplicates = |[q, k]: &[Tensor; 2], [scale, _]: &[Tensor; 2], pairs: &Pairs| {
+        let sums = |keeps_own| {
+            let excluded = duplicates(pairs, q.device(), keeps_own);
+            let [rows, columns] =
+                q.pair_log_sum_exp_both(k, scale, None, &Pairs { excluded, ..pairs.clone() }).unwrap();
+            rows.value.add(&columns.value.scale(2.0).unwrap()).unwrap()
+        };
+        sums(false).add(&sums(true).scale(4.0).unwrap()).unwrap()
+    };
     let softplus = |[q, k]: &[Tensor; 2], [scale, bias]: &[Tensor; 2], pairs: &Pairs| {
         let pairs = Pairs { excluded: Excluded::None, ..pairs.clone() };
         q.pair_softplus_sum(k, scale, bias, &pairs).unwrap().value
@@ -169,20 +193,26 @@ fn ranks_have_the_bits_of_one() {
     for size in [2, 3, 6] {
         assert_eq!(on_ranks(size, own), on_ranks(1, own), "own, {size} ranks");
         assert_eq!(on_ranks(size, both), on_ranks(1, both), "both, {size} ranks");
+        let one = on_ranks(1, both_but_duplicates);
+        assert_eq!(on_ranks(size, both_but_duplicates), one, "both but duplicates, {size} ranks");
         assert_eq!(on_ranks(size, softplus), on_ranks(1, softplus), "softplus, {size} ranks");
     }
 }
 
-/// What the columns leave out is known on other ranks alone, but for each row's own column.
+/// What the columns leave out is known on other ranks alone, unless it is what the rows of the same numbers leave out.
 #[test]
-fn over_ranks_both_sides_leave_out_no_pairs_but_a_row_with_itself() {
+fn over_ranks_both_sides_leave_out_what_is_the_same_transposed() {
     let device = device();
     let z = Tensor::constant(unit_rows(16, 3, 1, &device));
     let comm = Arc::new(Comm::emulated(2).unwrap().swap_remove(1));
     let of_another_rank = others(16, &device).excluded;
-    let keys = Array::zeros(&[16], DType::I64, &device).unwrap();
-    let by_key = Excluded::SameKey { rows: keys.clone(), columns: keys, kept: None };
-    for excluded in [of_another_rank, by_key] {
+    let array = |values: &[i64]| Array::from_slice(values, &[values.len()], &device).unwrap();
+    let by_key = |rows: [i64; 16], kept: Option<[i64; 16]>| {
+        let columns = array(&[3; 32]);
+        Excluded::SameKey { rows: array(&rows), columns, kept: kept.map(|kept| array(&kept)) }
+    };
+    let too_few = Excluded::SameKey { rows: array(&[3; 16]), columns: array(&[3; 16]), kept: None };
+    for excluded in [of_another_rank, by_key([4; 16], None), by_key([3; 16], Some([20; 16])), too_few] {
         let pairs = Pairs { excluded, comm: Arc::clone(&comm), ..Pairs::default() };
         let error = z.pair_log_sum_exp_both(&z, &number(2.0, &device), None, &pairs).map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
@@ -202,6 +232,27 @@ fn statistics_come_with_the_sums() {
     let entropy = -(p * p.ln() + (1.0 - p) * (1.0 - p).ln());
     let got = value.array().to_vec::<f32>().unwrap()[0] - 2.0 * mean_dot.unwrap().to_vec::<f32>().unwrap()[0];
     assert!((got - entropy).abs() < 1e-6, "{got} {entropy}");
+}
+
+/// The logarithm of no sum is -infinity at every scale.
+#[test]
+fn rows_without_columns_have_no_slope() {
+    let device = device();
+    let z = Tensor::leaf(unit_rows(4, 3, 1, &device));
+    let keys = Array::from_slice(&[0i64, 0, 0, 1], &[4], &device).unwrap();
+    let columns = Array::zeros(&[4], DType::I64, &device).unwrap();
+    let excluded = Excluded::SameKey { rows: keys, columns, kept: None };
+    let pairs = Pairs { excluded, statistics: true, ..Pairs::default() };
+    for bound in [None, Some(1.0)] {
+        let scale = Tensor::leaf(Array::scalar(2f32, &device).unwrap());
+        let PairSums { value, mean_dot, .. } = z.pair_log_sum_exp_over(&z.detach(), &scale, bound, &pairs).unwrap();
+        let values = value.array().to_vec::<f32>().unwrap();
+        assert!(values[..3].iter().all(|value| *value == f32::NEG_INFINITY) && values[3].is_finite());
+        let means = mean_dot.unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(means[..3], [0.0; 3]);
+        let slope = value.sum_all().unwrap().backward().unwrap().get(&scale).unwrap();
+        assert_eq!(slope.unwrap().item::<f32>().unwrap(), means[3]);
+    }
 }
 
 #[test]

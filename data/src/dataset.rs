@@ -52,8 +52,8 @@ pub struct DatasetInfo {
     pub channels: usize,
     /// Class names in label order; empty when unlabelled.
     pub classes: Vec<String>,
-    /// 64 bits over the content. Files read whole: over their bytes. Image folders: over names and file sizes.
-    /// `scenes`: over the parameters and the version of the generator.
+    /// 64 bits over the content. Files read whole: over their bytes. Image folders: over names, labels and the files'
+    /// bytes, which are all read for it. `scenes`: over the parameters and the version of the generator.
     pub checksum: u64,
 }
 

@@ -69,7 +69,8 @@ struct Round {
     parcels: Vec<Option<Parcel>>,
     arrived: usize,
     delivered: Vec<Parcel>,
-    left: bool,
+    /// The first rank that has left.
+    left: Option<usize>,
 }
 
 impl Group {
@@ -81,8 +82,8 @@ impl Group {
     /// cannot replace `delivered`, before the rank that waits here has joined it.
     fn delivery(&self, mut round: MutexGuard<'_, Round>, number: u64) -> Result<Vec<Parcel>> {
         while round.number == number {
-            if round.left {
-                return Err(Error::new(ErrorKind::Device, "collective", "a rank has left the group")
+            if let Some(rank) = round.left {
+                return Err(Error::new(ErrorKind::Device, "collective", format!("rank {rank} has left the group"))
                     .expected("all ranks in the same collective"));
             }
             round = self.changed.wait(round).unwrap_or_else(PoisonError::into_inner);
@@ -130,7 +131,7 @@ impl Comm {
     /// Every rank's value, in rank order.
     ///
     /// # Errors
-    /// `Device` when a rank has left the group, or when ranks exchange different types.
+    /// `Device` when a rank has left the group, naming the first one, or when ranks exchange different types.
     pub fn exchange<T: Clone + Send + Sync + 'static>(&self, value: T) -> Result<Vec<T>> {
         let Some(group) = &self.group else { return Ok(vec![value]) };
         let mut round = group.lock();
@@ -240,7 +241,7 @@ impl Comm {
 impl Drop for Comm {
     fn drop(&mut self) {
         if let Some(group) = &self.group {
-            group.lock().left = true;
+            group.lock().left.get_or_insert(self.rank);
             group.changed.notify_all();
         }
     }
@@ -325,5 +326,15 @@ mod tests {
             comm.rank() == 1 || comm.barrier().is_err()
         });
         assert_eq!(results, [true; 3]);
+    }
+
+    /// Rank 2 leaves first; each of the others leaves when it has failed.
+    #[test]
+    fn the_rank_that_left_first_is_named_to_all_others() {
+        let results = on_ranks(4, |comm| (comm.rank() != 2).then(|| comm.barrier().unwrap_err().sentence()));
+        for (rank, sentence) in results.into_iter().enumerate() {
+            let names_it = sentence.as_ref().map(|sentence| sentence.contains("rank 2 has left the group"));
+            assert_eq!(names_it, (rank != 2).then_some(true), "{sentence:?}");
+        }
     }
 }

@@ -183,7 +183,7 @@ fn cuda(name: &str, cpu: CpuDevice, numerics: Numerics) -> Result<Device> {
         Error::new(ErrorKind::Device, "device", format!("'{name}'")).expected("cuda:N with N a number from 0")
     })?;
     let launcher = crate::gpu::submitted(crate::gpu::cuda::CudaLauncher::open(number))?;
-    Ok(Device::Gpu(GpuDevice::new(Box::new(launcher), cpu, numerics)))
+    Ok(Device::Gpu(GpuDevice::on(Some(launcher.hardware()), Box::new(launcher), cpu, numerics)))
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -68,6 +68,18 @@ impl Batch {
     }
 }
 
+/// The ids of the images of all ranks, from those of this rank's, `[n]` i64.
+///
+/// # Errors
+/// `Shape` or `DType` unless there is an integer for each image; or as for [`Comm::exchange`].
+pub(crate) fn all_ids(loss: &'static str, ids: &Array, batch: &Batch, comm: &Comm) -> Result<Vec<i64>> {
+    if ids.shape() != [batch.local] {
+        return Err(Error::new(ErrorKind::Shape, loss, format!("ids {:?}", ids.shape()))
+            .expected(format!("[{}], one for each image", batch.local)));
+    }
+    Ok(comm.exchange(ids.to_vec::<i64>()?)?.concat())
+}
+
 /// A number of a loss.
 #[derive(Clone)]
 pub enum Coefficient {
@@ -79,23 +91,34 @@ pub enum Coefficient {
 }
 
 impl Coefficient {
+    /// The input of a loss where it is given, else a constant.
+    pub(crate) fn given(input: Option<&Tensor>, otherwise: f64) -> Coefficient {
+        input.map_or(Coefficient::Fixed(otherwise), |tensor| Coefficient::Learned(tensor.clone()))
+    }
+
     /// As a tensor `[]` of the type of `like`.
     ///
     /// # Errors
-    /// `Shape` unless it is a scalar; `DType` when a learned number has another type.
+    /// As for [`check_scalar`].
     pub(crate) fn tensor(&self, loss: &'static str, like: &Tensor) -> Result<Tensor> {
         match self {
             Coefficient::Fixed(value) => constant(*value, like),
-            Coefficient::Learned(tensor) if tensor.dtype() != like.dtype() => {
-                Err(Error::new(ErrorKind::DType, loss, format!("a coefficient in {}", tensor.dtype().name()))
-                    .expected(format!("{}, as the embeddings", like.dtype().name())))
-            }
-            Coefficient::Learned(tensor) if tensor.shape().is_empty() => Ok(tensor.clone()),
-            Coefficient::Learned(tensor) => {
-                Err(Error::new(ErrorKind::Shape, loss, format!("a coefficient {:?}", tensor.shape())).expected("[]"))
-            }
+            Coefficient::Learned(tensor) => check_scalar(loss, tensor, like).map(|()| tensor.clone()),
         }
     }
+}
+
+/// # Errors
+/// `Shape` unless the learned `number` is a scalar; `DType` when it has another type than the embeddings `like`.
+pub(crate) fn check_scalar(loss: &'static str, number: &Tensor, like: &Tensor) -> Result<()> {
+    if number.dtype() != like.dtype() {
+        return Err(Error::new(ErrorKind::DType, loss, format!("a coefficient in {}", number.dtype().name()))
+            .expected(format!("{}, as the embeddings", like.dtype().name())));
+    }
+    if !number.shape().is_empty() {
+        return Err(Error::new(ErrorKind::Shape, loss, format!("a coefficient {:?}", number.shape())).expected("[]"));
+    }
+    Ok(())
 }
 
 /// A constant scalar of the type of `like`.

@@ -12,9 +12,10 @@
 //! sums over negatives are log-sum-exps, at scales (1 + β) / t and β / t, so the similarities are never held:
 //! ln R_i = ln n + lse_{1+β} - lse_β.
 
-use crate::batch::{Batch, TEMPERATURE_RANGE, check_temperature, constant, is_temperature, row_dots, unit};
+use crate::batch::{Batch, TEMPERATURE_RANGE, is_temperature, per_image, row_dots, unit};
 use crate::sample_totals;
 use crate::spec::{CrossRank, Fact, LossCase, LossSpec, OptionSpec, Options, Port};
+use crate::temperature::{SCALE, Temperature, scale_case, scale_of};
 use selfsame_autograd::ops::{Excluded, Pairs};
 use selfsame_autograd::{Domain, Gen, Tensor};
 use selfsame_engine::{Array, Comm, Error, ErrorKind, Result};
@@ -47,13 +48,17 @@ impl Default for HardNegatives {
 /// temperature that is not positive, a negative beta or a `tau_plus` outside `[0, 1)`.
 #[track_caller]
 pub fn hard_negatives(z: &Tensor, o: &HardNegatives) -> Result<Tensor> {
+    hard_negatives_of(z, None, o)
+}
+
+fn hard_negatives_of(z: &Tensor, scale: Option<&Tensor>, o: &HardNegatives) -> Result<Tensor> {
     let [rows, _] = z.dims()?;
     if rows % 2 != 0 {
         return Err(Error::new(ErrorKind::Shape, "hard_negatives", format!("z {:?}", z.shape()))
             .expected("[2N, D]: the first views of N images, then their second views"));
     }
     let (a, b) = (z.slice(0, 0, rows / 2)?, z.slice(0, rows / 2, rows)?);
-    hard_negatives_ranks(&a, &b, o, &Arc::new(Comm::single()))
+    hard_negatives_scaled(&a, &b, scale, o, &Arc::new(Comm::single()))
 }
 
 /// The loss of the whole batch from each rank's embeddings of its `n` images: `a` `[n, D]` of the first views, `b` of
@@ -64,6 +69,23 @@ pub fn hard_negatives(z: &Tensor, o: &HardNegatives) -> Result<Tensor> {
 /// than one rank; or as for [`Comm::exchange`].
 #[track_caller]
 pub fn hard_negatives_ranks(a: &Tensor, b: &Tensor, o: &HardNegatives, comm: &Arc<Comm>) -> Result<Tensor> {
+    hard_negatives_scaled(a, b, None, o, comm)
+}
+
+/// [`hard_negatives_ranks`] with a learned temperature: where there is a `scale` `[]` it stands in place of 1 / t. See
+/// [`nt_xent_scaled`](crate::nt_xent_scaled).
+///
+/// # Errors
+/// As for these.
+#[track_caller]
+pub fn hard_negatives_scaled(
+    a: &Tensor,
+    b: &Tensor,
+    scale: Option<&Tensor>,
+    o: &HardNegatives,
+    comm: &Arc<Comm>,
+) -> Result<Tensor> {
+    let temperature = Temperature::new("hard_negatives", o.temperature, scale, a)?;
     check(o)?;
     let batch = Batch::of_pairs("hard_negatives", a, b, comm)?;
     if batch.global < 2 {
@@ -71,14 +93,20 @@ pub fn hard_negatives_ranks(a: &Tensor, b: &Tensor, o: &HardNegatives, comm: &Ar
     }
     let (a, b) = (unit(a)?, unit(b)?);
     let u = Tensor::concat(&[&a, &b], 0)?;
-    let positive = row_dots(&a, &b)?.scale(1.0 / o.temperature)?; // [n, 1]: both views have the same
-    let ratio = log_mean_negative(&u, o, &batch, comm)?.sub(&positive)?; // [n, 2]
-    let l = debiased(&ratio, &positive, o, 2 * batch.global - 2)?;
+    let positive = temperature.divide(&row_dots(&a, &b)?, &batch, comm)?; // [n, 1]: both views have the same
+    let ratio = log_mean_negative(&u, temperature, o.beta, &batch, comm)?.sub(&positive)?; // [n, 2]
+    let l = debiased(&ratio, &positive, temperature, o.tau_plus, &batch, comm)?;
     sample_totals(&l, batch.first, comm)?.sum_all()?.scale(1.0 / (2 * batch.global) as f64)
 }
 
 /// ln R, `[n, 2]`, of unit vectors, first views before second ones.
-fn log_mean_negative(u: &Tensor, o: &HardNegatives, batch: &Batch, comm: &Arc<Comm>) -> Result<Tensor> {
+fn log_mean_negative(
+    u: &Tensor,
+    temperature: Temperature<'_>,
+    beta: f64,
+    batch: &Batch,
+    comm: &Arc<Comm>,
+) -> Result<Tensor> {
     let images = |places: &mut dyn Iterator<Item = usize>| {
         let images: Vec<i64> = places.map(|place| (place % batch.global) as i64).collect();
         Array::from_slice(&images, &[images.len()], u.device())
@@ -87,15 +115,15 @@ fn log_mean_negative(u: &Tensor, o: &HardNegatives, batch: &Batch, comm: &Arc<Co
     let excluded = Excluded::SameKey { rows, columns, kept: None };
     let pairs = Pairs { excluded, comm: Arc::clone(comm), parts: 2, ..Pairs::default() };
     let log_sum = |power: f64| {
-        let scale = constant(power / o.temperature, u)?;
+        let scale = temperature.inverse(power, u)?;
         u.pair_log_sum_exp(&scale, Some(1.0), &pairs)?.value.reshape(&[2, batch.local])?.transpose(0, 1)
     };
-    let hard = log_sum(1.0 + o.beta)?;
+    let hard = log_sum(1.0 + beta)?;
     // The sum of n times 1.
-    if o.beta == 0.0 {
+    if beta == 0.0 {
         return Ok(hard);
     }
-    hard.sub(&log_sum(o.beta)?)?.add_scalar(Real::log((2 * batch.global - 2) as f64))
+    hard.sub(&log_sum(beta)?)?.add_scalar(Real::log((2 * batch.global - 2) as f64))
 }
 
 /// ln(1 + G / exp(s_ij)) from d = ln R - s_ij and s_ij.
@@ -103,12 +131,23 @@ fn log_mean_negative(u: &Tensor, o: &HardNegatives, batch: &Batch, comm: &Arc<Co
 /// With e^f = τ n + (1 - τ) n exp(-1/t - s_ij), the least value of e^d before the floor, and m = max(d, f), it is
 /// ln[(e^m + c) / (1 - τ)] with c = 1 - τ - τ n. That is a softplus where c > 0; else e^m >= τ n >= 1 - τ is no small
 /// number. Without debiasing d >= f always, as R is a mean of terms that are at least exp(-1/t).
-fn debiased(ratio: &Tensor, positive: &Tensor, o: &HardNegatives, negatives: usize) -> Result<Tensor> {
-    let (tau, n) = (o.tau_plus, negatives as f64);
+fn debiased(
+    ratio: &Tensor,
+    positive: &Tensor,
+    temperature: Temperature<'_>,
+    tau: f64,
+    batch: &Batch,
+    comm: &Arc<Comm>,
+) -> Result<Tensor> {
     if tau == 0.0 {
         return ratio.softplus();
     }
-    let floor = positive.affine(-1.0, -1.0 / o.temperature)?.exp()?.affine((1.0 - tau) * n, tau * n)?.log()?;
+    let n = (2 * batch.global - 2) as f64;
+    let exponent = match temperature {
+        Temperature::Fixed(t) => positive.affine(-1.0, -1.0 / t)?,
+        Temperature::Learned { scale, .. } => positive.add(&per_image(scale, batch, comm)?)?.neg()?,
+    };
+    let floor = exponent.exp()?.affine((1.0 - tau) * n, tau * n)?.log()?;
     let m = ratio.maximum(&floor)?;
     let c = 1.0 - tau - tau * n;
     let log_sum = if c > 0.0 {
@@ -120,7 +159,6 @@ fn debiased(ratio: &Tensor, positive: &Tensor, o: &HardNegatives, negatives: usi
 }
 
 fn check(o: &HardNegatives) -> Result<()> {
-    check_temperature("hard_negatives", o.temperature)?;
     let refused = |name: &str, value: f64, range: &str| {
         Err(Error::new(ErrorKind::Config, "hard_negatives", format!("{name} {value}")).expected(range))
     };
@@ -149,7 +187,7 @@ pub static SPEC: LossSpec = LossSpec {
     doc: "NT-Xent with hard negatives weighing more, and corrected for false ones",
     paper: "Robinson et al. 2021, Contrastive Learning with Hard Negative Samples, arXiv:2010.04592",
     cross_rank: CrossRank::GatherNegatives,
-    inputs: &[Port::new("z", "[2N, D]", "embeddings; rows i and i+N are two views of image i")],
+    inputs: &[Port::new("z", "[2N, D]", "embeddings; rows i and i+N are two views of image i"), SCALE],
     outputs: &[Port::new("loss", "[]", "mean over the 2N views")],
     options: &[
         OptionSpec {
@@ -180,7 +218,7 @@ pub static SPEC: LossSpec = LossSpec {
             beta: options.get("beta")?,
             tau_plus: options.get("tau_plus")?,
         };
-        Ok(BTreeMap::from([("loss".to_string(), hard_negatives(&inputs["z"], &o)?)]))
+        Ok(BTreeMap::from([("loss".to_string(), hard_negatives_of(&inputs["z"], inputs.get(SCALE.name), &o)?)]))
     },
     cases,
     oracle,
@@ -200,17 +238,19 @@ fn cases(g: &mut Gen) -> Result<LossCase> {
         ("tau_plus", g.pick(&["0", "0.01", "0.1", "0.4"])),
     ];
     let options = Options::parse(&SPEC, &set.map(|(key, value)| (key.to_string(), value.to_string())))?;
-    Ok(LossCase { inputs: BTreeMap::from([("z".to_string(), z)]), options })
+    let mut inputs = BTreeMap::from([("z".to_string(), z)]);
+    scale_case(g, &mut inputs)?;
+    Ok(LossCase { inputs, options })
 }
 
 /// The definition in scalar loops.
 fn oracle(case: &LossCase) -> Result<f64> {
     let [rows, d] = case.inputs["z"].dims()?;
     let z = case.inputs["z"].to_vec::<f64>()?;
-    let (t, beta) = (case.options.get("temperature")?, case.options.get("beta")?);
+    let (s, beta) = (scale_of(case)?, case.options.get("beta")?);
     let tau = case.options.get("tau_plus")?;
     let dot = |i: usize, j: usize| (0..d).map(|k| z[i * d + k] * z[j * d + k]).sum::<f64>();
-    let sim = |i: usize, j: usize| dot(i, j) / (dot(i, i).sqrt() * dot(j, j).sqrt()) / t;
+    let sim = |i: usize, j: usize| s * dot(i, j) / (dot(i, i).sqrt() * dot(j, j).sqrt());
     let half = rows / 2;
     let mut sum = 0.0;
     for i in 0..rows {
@@ -220,7 +260,7 @@ fn oracle(case: &LossCase) -> Result<f64> {
         let reweighted = negatives.iter().map(|s| Real::exp(beta * s) * Real::exp(*s)).sum::<f64>() / importance;
         let positive = Real::exp(sim(i, (i + half) % rows));
         let estimate = (reweighted - tau * n * positive) / (1.0 - tau);
-        sum -= Real::log(positive / (positive + estimate.max(n * Real::exp(-1.0 / t))));
+        sum -= Real::log(positive / (positive + estimate.max(n * Real::exp(-s))));
     }
     Ok(sum / rows as f64)
 }

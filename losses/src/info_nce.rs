@@ -8,11 +8,13 @@
 //!
 //! Computed as softplus(ln Σ_j exp(q·n_j / T) - q·k / T), which neither overflows nor loses small losses. The queries
 //! alone are differentiated: keys come from an averaged encoder. The logits are never held. An empty queue leaves
-//! nothing to tell apart: loss and gradient are 0.
+//! nothing to tell apart: loss and gradient are 0. Keys of the queue that are known to be of the query's own image or
+//! class are left out by [`false_negatives`](crate::false_negatives()).
 
-use crate::batch::{Batch, TEMPERATURE_RANGE, check_temperature, constant, is_temperature, row_dots, unit};
+use crate::batch::{Batch, TEMPERATURE_RANGE, is_temperature, row_dots, unit};
 use crate::sample_totals;
 use crate::spec::{CrossRank, LossCase, LossSpec, OptionSpec, Options, Port, Role};
+use crate::temperature::{SCALE, Temperature, scale_case, scale_of};
 use selfsame_autograd::ops::Pairs;
 use selfsame_autograd::{Domain, Gen, Tensor};
 use selfsame_engine::{Comm, Error, ErrorKind, Result};
@@ -53,18 +55,35 @@ pub fn info_nce(q: &Tensor, k: &Tensor, queue: &Tensor, o: &InfoNce) -> Result<T
 /// than one rank; or as for [`Comm::exchange`].
 #[track_caller]
 pub fn info_nce_ranks(q: &Tensor, k: &Tensor, queue: &Tensor, o: &InfoNce, comm: &Arc<Comm>) -> Result<Tensor> {
+    info_nce_scaled(q, k, queue, None, o, comm)
+}
+
+/// [`info_nce_ranks`] with a learned temperature: where there is a `scale` `[]` it stands in place of 1 / T. See
+/// [`nt_xent_scaled`](crate::nt_xent_scaled).
+///
+/// # Errors
+/// As for these.
+#[track_caller]
+pub fn info_nce_scaled(
+    q: &Tensor,
+    k: &Tensor,
+    queue: &Tensor,
+    scale: Option<&Tensor>,
+    o: &InfoNce,
+    comm: &Arc<Comm>,
+) -> Result<Tensor> {
     let ([_, d], [_, queue_d]) = (q.dims()?, queue.dims()?);
     if d != queue_d {
         return Err(Error::new(ErrorKind::Shape, "info_nce", format!("queue {:?}", queue.shape()))
             .expected(format!("[K, {d}], as the queries")));
     }
-    check_temperature("info_nce", o.temperature)?;
+    let temperature = Temperature::new("info_nce", o.temperature, scale, q)?;
     let batch = Batch::of_pairs("info_nce", q, k, comm)?;
     let (q, k, queue) = (unit(q)?, unit(&k.detach())?, unit(&queue.detach())?);
-    let scale = constant(1.0 / o.temperature, &q)?;
+    let scale = temperature.inverse(1.0, &q)?;
     let pairs = Pairs { comm: Arc::clone(comm), ..Pairs::default() };
     let negatives = q.pair_log_sum_exp_over(&queue, &scale, Some(1.0), &pairs)?.value.reshape(&[batch.local, 1])?;
-    let positive = row_dots(&q, &k)?.scale(1.0 / o.temperature)?;
+    let positive = temperature.divide(&row_dots(&q, &k)?, &batch, comm)?;
     let l = negatives.sub(&positive)?.softplus()?; // [n, 1]
     sample_totals(&l, batch.first, comm)?.sum_all()?.scale(1.0 / batch.global as f64)
 }
@@ -79,6 +98,7 @@ pub static SPEC: LossSpec = LossSpec {
         Port::new("q", "[N, D]", "embeddings of the queries"),
         Port::new("k", "[N, D]", "their keys, in the same order").role(Role::Constant),
         Port::new("queue", "[K, D]", "keys of other images; may have no rows").role(Role::Constant),
+        SCALE,
     ],
     outputs: &[Port::new("loss", "[]", "mean over queries; ln(1 + K) where all pairs are equally similar")],
     options: &[OptionSpec {
@@ -90,7 +110,9 @@ pub static SPEC: LossSpec = LossSpec {
     }],
     run: |inputs, options| {
         let o = InfoNce { temperature: options.get("temperature")? };
-        let loss = info_nce(&inputs["q"], &inputs["k"], &inputs["queue"], &o)?;
+        let scale = inputs.get(SCALE.name);
+        let comm = Arc::new(Comm::single());
+        let loss = info_nce_scaled(&inputs["q"], &inputs["k"], &inputs["queue"], scale, &o, &comm)?;
         Ok(BTreeMap::from([("loss".to_string(), loss)]))
     },
     cases,
@@ -107,17 +129,18 @@ fn cases(g: &mut Gen) -> Result<LossCase> {
     }
     let temperature = g.pick(&["0.2", "0.5", "1.0"]).to_string();
     let options = Options::parse(&SPEC, &[("temperature".to_string(), temperature)])?;
+    scale_case(g, &mut inputs)?;
     Ok(LossCase { inputs, options })
 }
 
 /// Equation 1 in scalar loops.
 fn oracle(case: &LossCase) -> Result<f64> {
     let vectors = |name: &str| case.inputs[name].to_vec::<f64>();
-    let (q, k, queue, t) = (vectors("q")?, vectors("k")?, vectors("queue")?, case.options.get("temperature")?);
+    let (q, k, queue, s) = (vectors("q")?, vectors("k")?, vectors("queue")?, scale_of(case)?);
     let [n, d] = case.inputs["q"].dims()?;
     let weight = |a: &[f64], b: &[f64]| {
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-        Real::exp(dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt()) / t)
+        Real::exp(s * dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt()))
     };
     let entropy = |(q, k): (&[f64], &[f64])| {
         let negatives: f64 = queue.chunks(d).map(|negative| weight(q, negative)).sum();

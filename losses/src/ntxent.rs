@@ -13,9 +13,10 @@
 //! the same bits whatever the threads, tiles and ranks ([`Tensor::pair_log_sum_exp`]). [`Form::Materialised`] holds the
 //! 2N x 2N matrix, as most code does: to compare with.
 
-use crate::batch::{Batch, TEMPERATURE_RANGE, check_temperature, constant, is_temperature, unit};
+use crate::batch::{Batch, TEMPERATURE_RANGE, all_ids, constant, is_temperature, unit};
 use crate::sample_totals;
 use crate::spec::{CrossRank, Fact, LossCase, LossSpec, OptionSpec, Options, Port, Role};
+use crate::temperature::{SCALE, Temperature, scale_case, scale_of};
 use selfsame_autograd::ops::{Excluded, Inputs, PairSums, Pairs};
 use selfsame_autograd::{Domain, Gen, Tensor};
 use selfsame_engine::{Array, Comm, DType, Device, Error, ErrorKind, Result, Rows, ops};
@@ -79,17 +80,17 @@ impl NtXent {
 /// positive; `DType` for [`Form::Bf16`] unless `z` is f32.
 #[track_caller]
 pub fn nt_xent(z: &Tensor, o: &NtXent) -> Result<Tensor> {
-    nt_xent_of(z, None, o)
+    nt_xent_of(z, None, None, o)
 }
 
-fn nt_xent_of(z: &Tensor, ids: Option<&Array>, o: &NtXent) -> Result<Tensor> {
+fn nt_xent_of(z: &Tensor, ids: Option<&Array>, scale: Option<&Tensor>, o: &NtXent) -> Result<Tensor> {
     let [rows, _] = z.dims()?;
     if rows == 0 || rows % 2 != 0 {
         return Err(Error::new(ErrorKind::Shape, "nt_xent", format!("z {:?}", z.shape()))
             .expected("[2N, D]: the first views of N images, then their second views"));
     }
-    check_temperature("nt_xent", o.temperature)?;
-    Ok(contrast(&unit(z)?, ids, o, false, &Arc::new(Comm::single()))?.0)
+    let temperature = Temperature::new("nt_xent", o.temperature, scale, z)?;
+    Ok(contrast(&unit(z)?, ids, temperature, o, false, &Arc::new(Comm::single()))?.0)
 }
 
 /// The loss of the whole batch from each rank's embeddings of its `n` images: `a` `[n, D]` of the first views, `b` of
@@ -104,7 +105,7 @@ fn nt_xent_of(z: &Tensor, ids: Option<&Array>, o: &NtXent) -> Result<Tensor> {
 /// rank; or as for [`Comm::exchange`].
 #[track_caller]
 pub fn nt_xent_ranks(a: &Tensor, b: &Tensor, o: &NtXent, comm: &Arc<Comm>) -> Result<Tensor> {
-    Ok(contrast(&anchors(a, b, o, comm)?, None, o, false, comm)?.0)
+    nt_xent_scaled(a, b, None, None, o, comm)
 }
 
 /// [`nt_xent_ranks`] without known false negatives: `ids` `[n]` i64 says which images are the same, on one rank or on
@@ -115,22 +116,44 @@ pub fn nt_xent_ranks(a: &Tensor, b: &Tensor, o: &NtXent, comm: &Arc<Comm>) -> Re
 /// As for [`nt_xent_ranks`]; `Shape` or `DType` unless `ids` is `[n]` i64.
 #[track_caller]
 pub fn nt_xent_masked(a: &Tensor, b: &Tensor, ids: &Array, o: &NtXent, comm: &Arc<Comm>) -> Result<Tensor> {
-    Ok(contrast(&anchors(a, b, o, comm)?, Some(ids), o, false, comm)?.0)
+    nt_xent_scaled(a, b, Some(ids), None, o, comm)
 }
 
-/// [`nt_xent_ranks`], or [`nt_xent_masked`] where there are `ids`, with numbers for the log.
+/// [`nt_xent_ranks`], or [`nt_xent_masked`] where there are `ids`, with a learned temperature: where there is a `scale`
+/// `[]` it stands in place of 1 / τ, gets its gradient from the same pass, and [`NtXent::temperature`] is not looked at.
+/// Every rank holds the same scale; of its gradients on the ranks the first rank's is the whole and the others' are 0.
+///
+/// A scale stays positive as `exp` of a parameter. CLIP starts that at ln(1 / 0.07) and keeps the scale below 100.
 ///
 /// # Errors
-/// As for these; `Config` for [`Form::Materialised`], which has no such numbers.
+/// As for these; `Shape` unless the scale is `[]`, `DType` unless it has the type of the embeddings, `Config` unless it
+/// is positive.
+#[track_caller]
+pub fn nt_xent_scaled(
+    a: &Tensor,
+    b: &Tensor,
+    ids: Option<&Array>,
+    scale: Option<&Tensor>,
+    o: &NtXent,
+    comm: &Arc<Comm>,
+) -> Result<Tensor> {
+    Ok(contrast_of_ranks(a, b, ids, scale, o, false, comm)?.0)
+}
+
+/// [`nt_xent_scaled`] with numbers for the log.
+///
+/// # Errors
+/// As for that; `Config` for [`Form::Materialised`], which has no such numbers.
 #[track_caller]
 pub fn nt_xent_watched(
     a: &Tensor,
     b: &Tensor,
     ids: Option<&Array>,
+    scale: Option<&Tensor>,
     o: &NtXent,
     comm: &Arc<Comm>,
 ) -> Result<(Tensor, Contrast)> {
-    let (loss, watched) = contrast(&anchors(a, b, o, comm)?, ids, o, true, comm)?;
+    let (loss, watched) = contrast_of_ranks(a, b, ids, scale, o, true, comm)?;
     let contrast = watched.ok_or_else(|| {
         Error::new(ErrorKind::Config, "nt_xent", "numbers for the log from the materialised form")
             .expected("the streaming form")
@@ -148,11 +171,20 @@ pub struct Contrast {
     pub entropy: f64,
 }
 
-/// The unit vectors `[2n, D]` of this rank's views, when all ranks have equally many.
-fn anchors(a: &Tensor, b: &Tensor, o: &NtXent, comm: &Comm) -> Result<Tensor> {
-    check_temperature("nt_xent", o.temperature)?;
+/// [`contrast`] from this rank's views, when all ranks have equally many.
+fn contrast_of_ranks(
+    a: &Tensor,
+    b: &Tensor,
+    ids: Option<&Array>,
+    scale: Option<&Tensor>,
+    o: &NtXent,
+    statistics: bool,
+    comm: &Arc<Comm>,
+) -> Result<(Tensor, Option<Contrast>)> {
+    let temperature = Temperature::new("nt_xent", o.temperature, scale, a)?;
     Batch::of_pairs("nt_xent", a, b, comm)?;
-    Tensor::concat(&[&unit(a)?, &unit(b)?], 0)
+    let u = Tensor::concat(&[&unit(a)?, &unit(b)?], 0)?;
+    contrast(&u, ids, temperature, o, statistics, comm)
 }
 
 /// The loss from this rank's unit vectors `u` `[2n, D]`, first views before second ones, and its statistics if they are
@@ -160,6 +192,7 @@ fn anchors(a: &Tensor, b: &Tensor, o: &NtXent, comm: &Comm) -> Result<Tensor> {
 fn contrast(
     u: &Tensor,
     ids: Option<&Array>,
+    temperature: Temperature<'_>,
     o: &NtXent,
     statistics: bool,
     comm: &Arc<Comm>,
@@ -168,10 +201,11 @@ fn contrast(
     let batch = Batch::new(local, comm);
     let candidates = Candidates::new(ids, &batch, comm)?;
     let (log_denominator, watched) = match o.form {
-        Form::Streaming | Form::Bf16 => streaming(u, o, &candidates, statistics, comm)?,
-        Form::Materialised => (materialised(u, o.temperature, &candidates, comm)?, None),
+        Form::Streaming | Form::Bf16 => streaming(u, temperature, o.inputs(), &candidates, statistics, comm)?,
+        Form::Materialised => (materialised(u, temperature, &candidates, comm)?, None),
     };
-    let positive = u.partner_dots(o.inputs())?.scale(1.0 / o.temperature)?; // [n, 1]: both views have the same
+    // [n, 1]: both views have the same
+    let positive = temperature.divide(&u.partner_dots(o.inputs())?, &batch, comm)?;
     let l = log_denominator.reshape(&[2, local])?.transpose(0, 1)?.sub(&positive)?; // [n, 2]
     let loss = sample_totals(&l, batch.first, comm)?.sum_all()?.scale(1.0 / (2 * batch.global) as f64)?;
     Ok((loss, watched))
@@ -186,12 +220,8 @@ struct Candidates<'a> {
 
 impl Candidates<'_> {
     fn new<'a>(ids: Option<&Array>, batch: &'a Batch, comm: &Comm) -> Result<Candidates<'a>> {
-        let Some(ids) = ids else { return Ok(Candidates { batch, ids: None }) };
-        if ids.shape() != [batch.local] {
-            return Err(Error::new(ErrorKind::Shape, "nt_xent", format!("ids {:?}", ids.shape()))
-                .expected(format!("[{}], one for each image", batch.local)));
-        }
-        Ok(Candidates { batch, ids: Some(comm.exchange(ids.to_vec::<i64>()?)?.concat()) })
+        let ids = ids.map(|ids| all_ids("nt_xent", ids, batch, comm)).transpose()?;
+        Ok(Candidates { batch, ids })
     }
 
     /// The place of the other view of the image at `place`.
@@ -230,15 +260,16 @@ impl Candidates<'_> {
 /// ln Σ exp(u_i·u_m / τ) over the candidates, `[2n]`, tile by tile.
 fn streaming(
     u: &Tensor,
-    o: &NtXent,
+    temperature: Temperature<'_>,
+    inputs: Inputs,
     candidates: &Candidates<'_>,
     statistics: bool,
     comm: &Arc<Comm>,
 ) -> Result<(Tensor, Option<Contrast>)> {
     let excluded = candidates.excluded(u.device())?;
-    let pairs = Pairs { excluded, comm: Arc::clone(comm), parts: 2, statistics, inputs: o.inputs() };
-    let sums = u.pair_log_sum_exp(&constant(1.0 / o.temperature, u)?, Some(1.0), &pairs)?;
-    let watched = watched(&sums, o.temperature, candidates, comm)?;
+    let pairs = Pairs { excluded, comm: Arc::clone(comm), parts: 2, statistics, inputs };
+    let sums = u.pair_log_sum_exp(&temperature.inverse(1.0, u)?, Some(1.0), &pairs)?;
+    let watched = watched(&sums, temperature.value(), candidates, comm)?;
     Ok((sums.value, watched))
 }
 
@@ -260,12 +291,18 @@ fn watched(sums: &PairSums, temperature: f64, candidates: &Candidates<'_>, comm:
 }
 
 /// The same sums from the matrix of all similarities.
-fn materialised(u: &Tensor, temperature: f64, candidates: &Candidates<'_>, comm: &Arc<Comm>) -> Result<Tensor> {
-    let local = candidates.batch.local;
+fn materialised(
+    u: &Tensor,
+    temperature: Temperature<'_>,
+    candidates: &Candidates<'_>,
+    comm: &Arc<Comm>,
+) -> Result<Tensor> {
+    let batch = candidates.batch;
+    let local = batch.local;
     let view = |v: usize| u.slice(0, v * local, (v + 1) * local)?.all_gather(comm);
     let views = Tensor::concat(&[&view(0)?, &view(1)?], 0)?;
     // Divided by τ after the product, so that the matrix is symmetric to the bit.
-    let logits = u.matmul(&views.transpose(0, 1)?)?.scale(1.0 / temperature)?; // [2n, 2N]
+    let logits = temperature.divide(&u.matmul(&views.transpose(0, 1)?)?, batch, comm)?; // [2n, 2N]
     Tensor::select(&candidates.mask(u.device())?, &constant(f64::NEG_INFINITY, u)?, &logits)?.log_sum_exp()
 }
 
@@ -280,6 +317,7 @@ pub static SPEC: LossSpec = LossSpec {
         Port::new("ids", "[N]", "images; views of another image with an equal id are no negatives")
             .role(Role::Labels)
             .optional(),
+        SCALE,
     ],
     outputs: &[Port::new("loss", "[]", "mean over the 2N ordered pairs")],
     options: &[
@@ -317,7 +355,7 @@ pub static SPEC: LossSpec = LossSpec {
             }
         };
         let o = NtXent { temperature: options.get("temperature")?, form };
-        let loss = nt_xent_of(&inputs["z"], inputs.get("ids").map(Tensor::array), &o)?;
+        let loss = nt_xent_of(&inputs["z"], inputs.get("ids").map(Tensor::array), inputs.get(SCALE.name), &o)?;
         Ok(BTreeMap::from([("loss".to_string(), loss)]))
     },
     cases,
@@ -349,6 +387,7 @@ fn cases(g: &mut Gen) -> Result<LossCase> {
     let set =
         [("temperature", temperature), ("materialised", materialised)].map(|(key, value)| (key.to_string(), value));
     let options = Options::parse(&SPEC, &set)?;
+    scale_case(g, &mut inputs)?;
     Ok(LossCase { inputs, options })
 }
 
@@ -356,7 +395,7 @@ fn cases(g: &mut Gen) -> Result<LossCase> {
 fn oracle(case: &LossCase) -> Result<f64> {
     let z = &case.inputs["z"];
     let [rows, d] = z.dims()?;
-    let (z, tau) = (z.to_vec::<f64>()?, case.options.get("temperature")?);
+    let (z, s) = (z.to_vec::<f64>()?, scale_of(case)?);
     let dot = |i: usize, j: usize| (0..d).map(|k| z[i * d + k] * z[j * d + k]).sum::<f64>();
     let sim = |i: usize, j: usize| dot(i, j) / (dot(i, i).sqrt() * dot(j, j).sqrt());
     let n = rows / 2;
@@ -366,8 +405,8 @@ fn oracle(case: &LossCase) -> Result<f64> {
     };
     let pair = |i: usize, j: usize| {
         let is_candidate = |m: &usize| *m == j || ids[*m % n] != ids[i % n];
-        let denominator: f64 = (0..rows).filter(is_candidate).map(|m| Real::exp(sim(i, m) / tau)).sum();
-        -Real::log(Real::exp(sim(i, j) / tau) / denominator)
+        let denominator: f64 = (0..rows).filter(is_candidate).map(|m| Real::exp(s * sim(i, m))).sum();
+        -Real::log(Real::exp(s * sim(i, j)) / denominator)
     };
     Ok((0..n).map(|k| pair(k, k + n) + pair(k + n, k)).sum::<f64>() / rows as f64)
 }

@@ -12,7 +12,7 @@
 
 use crate::batch::{Batch, Coefficient, TEMPERATURE_RANGE, is_temperature, per_image, row_dots, unit};
 use crate::sample_totals;
-use crate::spec::{CrossRank, Fact, LossCase, LossSpec, NamedTensors, OptionSpec, Options, Port};
+use crate::spec::{CrossRank, Fact, LossCase, LossSpec, OptionSpec, Options, Port};
 use selfsame_autograd::ops::Pairs;
 use selfsame_autograd::{Domain, Gen, Tensor};
 use selfsame_engine::{Comm, Result};
@@ -93,7 +93,8 @@ pub static SPEC: LossSpec = LossSpec {
         },
     ],
     run: |inputs, options| {
-        let o = SigLip { scale: coefficient("scale", inputs, options)?, bias: coefficient("bias", inputs, options)? };
+        let number = |name| options.get(name).map(|value| Coefficient::given(inputs.get(name), value));
+        let o = SigLip { scale: number("scale")?, bias: number("bias")? };
         Ok(BTreeMap::from([("loss".to_string(), siglip(&inputs["a"], &inputs["b"], &o)?)]))
     },
     cases,
@@ -118,14 +119,6 @@ pub static SPEC: LossSpec = LossSpec {
 
 fn softplus(x: f64) -> f64 {
     x.max(0.0) + Real::log(1.0 + Real::exp(-x.abs()))
-}
-
-/// The input called `name`, or else the option of that name.
-fn coefficient(name: &str, inputs: &NamedTensors, options: &Options) -> Result<Coefficient> {
-    Ok(match inputs.get(name) {
-        Some(tensor) => Coefficient::Learned(tensor.clone()),
-        None => Coefficient::Fixed(options.get(name)?),
-    })
 }
 
 fn cases(g: &mut Gen) -> Result<LossCase> {

@@ -13,9 +13,10 @@
 //! views of an image as its only positives it is NT-Xent. Positives cost O(M·D) by the sums of classes, and the
 //! similarities are never held.
 
-use crate::batch::{Batch, TEMPERATURE_RANGE, check_temperature, constant, is_temperature, row_dots, unit};
+use crate::batch::{Batch, TEMPERATURE_RANGE, constant, is_temperature, row_dots, unit};
 use crate::sample_totals;
 use crate::spec::{CrossRank, Fact, LossCase, LossSpec, OptionSpec, Options, Port, Role};
+use crate::temperature::{SCALE, Temperature, scale_case, scale_of};
 use selfsame_autograd::ops::{Excluded, Pairs};
 use selfsame_autograd::{Domain, Gen, Tensor};
 use selfsame_engine::{Array, Comm, Error, ErrorKind, Result, ops};
@@ -55,23 +56,39 @@ pub fn supcon(z: &Tensor, labels: &Array, o: &SupCon) -> Result<Tensor> {
 /// one rank; or as for [`Comm::exchange`].
 #[track_caller]
 pub fn supcon_ranks(z: &Tensor, labels: &Array, o: &SupCon, comm: &Arc<Comm>) -> Result<Tensor> {
+    supcon_scaled(z, labels, None, o, comm)
+}
+
+/// [`supcon_ranks`] with a learned temperature: where there is a `scale` `[]` it stands in place of 1 / τ. See
+/// [`nt_xent_scaled`](crate::nt_xent_scaled).
+///
+/// # Errors
+/// As for these.
+#[track_caller]
+pub fn supcon_scaled(
+    z: &Tensor,
+    labels: &Array,
+    scale: Option<&Tensor>,
+    o: &SupCon,
+    comm: &Arc<Comm>,
+) -> Result<Tensor> {
     let [m, _] = z.dims()?;
     if m == 0 || labels.shape() != [m] {
         let got = format!("z {:?}, labels {:?}", z.shape(), labels.shape());
         return Err(Error::new(ErrorKind::Shape, "supcon", got).expected("[M, D] and [M], M at least 1"));
     }
-    check_temperature("supcon", o.temperature)?;
+    let temperature = Temperature::new("supcon", o.temperature, scale, z)?;
     let batch = Batch::agreed("supcon", m, comm)?;
     let u = unit(z)?;
     let own: Vec<i64> = (batch.first..batch.first + m).map(|row| row as i64).collect();
     let own = Array::from_slice(&own, &[m], u.device())?;
     let pairs = Pairs { excluded: Excluded::Own(own), comm: Arc::clone(comm), ..Pairs::default() };
-    let denominators = u.pair_log_sum_exp(&constant(1.0 / o.temperature, &u)?, Some(1.0), &pairs)?.value;
+    let denominators = u.pair_log_sum_exp(&temperature.inverse(1.0, &u)?, Some(1.0), &pairs)?.value;
     let Positives { others, weights, has_any } = Positives::of(u.array(), &labels.to_vec::<i64>()?, &batch, comm)?;
     // The sum over all ordered positive pairs has every pair from both sides with one weight, as |P| is that of the
     // class. So its gradient is twice that of Σ z_i·others_i with the others held constant, at the same value.
     let both = row_dots(&u, &others)?.scale(2.0)?.sub(&row_dots(&u.detach(), &others)?)?;
-    let positive = both.mul(&weights)?.scale(1.0 / o.temperature)?; // [m, 1]
+    let positive = temperature.divide(&both.mul(&weights)?, &batch, comm)?; // [m, 1]
     let l = denominators.reshape(&[m, 1])?.sub(&positive)?;
     // Selected, not multiplied: the only row of a batch has the denominator -infinity.
     let l = Tensor::select(&has_any, &l, &constant(0.0, &u)?)?;
@@ -123,6 +140,7 @@ pub static SPEC: LossSpec = LossSpec {
     inputs: &[
         Port::new("z", "[M, D]", "embeddings"),
         Port::new("labels", "[M]", "the class of each row").role(Role::Labels),
+        SCALE,
     ],
     outputs: &[Port::new("loss", "[]", "mean over the M rows; rows without positives add 0")],
     options: &[OptionSpec {
@@ -134,7 +152,9 @@ pub static SPEC: LossSpec = LossSpec {
     }],
     run: |inputs, options| {
         let o = SupCon { temperature: options.get("temperature")? };
-        Ok(BTreeMap::from([("loss".to_string(), supcon(&inputs["z"], inputs["labels"].array(), &o)?)]))
+        let (labels, scale) = (inputs["labels"].array(), inputs.get(SCALE.name));
+        let loss = supcon_scaled(&inputs["z"], labels, scale, &o, &Arc::new(Comm::single()))?;
+        Ok(BTreeMap::from([("loss".to_string(), loss)]))
     },
     cases,
     oracle,
@@ -152,16 +172,18 @@ fn cases(g: &mut Gen) -> Result<LossCase> {
     let z = g.array(&[m, d], Domain::Signed(0.5, 1.5))?;
     let temperature = g.pick(&["0.2", "0.5", "1.0"]).to_string();
     let options = Options::parse(&SPEC, &[("temperature".to_string(), temperature)])?;
-    Ok(LossCase { inputs: BTreeMap::from([("z".to_string(), z), ("labels".to_string(), labels)]), options })
+    let mut inputs = BTreeMap::from([("z".to_string(), z), ("labels".to_string(), labels)]);
+    scale_case(g, &mut inputs)?;
+    Ok(LossCase { inputs, options })
 }
 
 /// Equation 2 in scalar loops.
 fn oracle(case: &LossCase) -> Result<f64> {
     let [m, d] = case.inputs["z"].dims()?;
     let (z, labels) = (case.inputs["z"].to_vec::<f64>()?, case.inputs["labels"].to_vec::<i64>()?);
-    let tau = case.options.get("temperature")?;
+    let s = scale_of(case)?;
     let dot = |i: usize, j: usize| (0..d).map(|k| z[i * d + k] * z[j * d + k]).sum::<f64>();
-    let weight = |i: usize, j: usize| Real::exp(dot(i, j) / (dot(i, i).sqrt() * dot(j, j).sqrt()) / tau);
+    let weight = |i: usize, j: usize| Real::exp(s * dot(i, j) / (dot(i, i).sqrt() * dot(j, j).sqrt()));
     let mut sum = 0.0;
     for i in 0..m {
         let denominator: f64 = (0..m).filter(|a| *a != i).map(|a| weight(i, a)).sum();

@@ -75,6 +75,16 @@ impl Request {
         Ok(Profiled { recording, memory, steps })
     }
 
+    /// The images that batches are made of: pairs of micro-batches (what is live at the peak of a few is not yet what is
+    /// live at the peak of many), statistics groups of batch norm, or leaves of the sums over samples.
+    ///
+    /// # Errors
+    /// `Config` when `micro_batch` or `bn_group` is no number.
+    pub fn unit(&self) -> Result<usize> {
+        let pair = 2 * self.config.usize("micro_batch")?;
+        Ok(pair.max(self.config.usize("bn_group")?).max(LEAF))
+    }
+
     /// Runs two steps of `batch` images on `device` for their memory alone.
     ///
     /// # Errors
@@ -82,19 +92,22 @@ impl Request {
     pub fn probe(&self, batch: usize, device: &Device) -> Result<Probe> {
         let mut config = self.config.clone();
         settings::set_argument(&mut config, "batch", batch as i64)?;
+        let is_cut = config.usize("micro_batch")? > 0;
         let request = Request { config, data: Arc::clone(&self.data), warmup: 2, steps: 0, ..*self };
-        Ok(Probe { batch, log: request.run(device, None)?.memory })
+        Ok(Probe { batch, is_cut, log: request.run(device, None)?.memory })
     }
 }
 
 /// The two batches to probe for the memory of `batch` images: the smallest two whose sums over samples form as many
-/// trees as those of `batch` do, one per bit of the number of leaves, as long as that takes but a few leaves and at
-/// most `images` images.
-pub fn probe_batches(batch: usize, images: usize) -> [usize; 2] {
-    let trees = batch.div_ceil(LEAF).count_ones().clamp(1, 3);
+/// trees as those of `batch` do, one per bit of the number of units, as long as that takes but a few units and at most
+/// `images` images. A unit is a leaf of these sums, or several leaves that go together ([`Request::unit`]), of which there
+/// are at least two: a single one is the whole batch, and nothing is cut.
+pub fn probe_batches(batch: usize, images: usize, unit: usize) -> [usize; 2] {
+    let trees = batch.div_ceil(unit).count_ones().clamp(1, 3);
+    let least = if unit > LEAF { 2 } else { 1 };
     let of = |trees: u32| {
-        let fewest = (1usize << trees) - 1;
-        [fewest, fewest + (1 << (trees - 1))].map(|leaves| leaves * LEAF)
+        let fewest = ((1usize << trees) - 1).max(least);
+        [fewest, fewest + (1 << fewest.ilog2())].map(|units| units * unit)
     };
     (1..=trees).rev().map(of).find(|[_, large]| *large <= images).unwrap_or_else(|| of(1))
 }
@@ -169,7 +182,7 @@ mod tests {
     use super::*;
     use crate::zoo::simclr;
     use selfsame_data::{Split, open};
-    use selfsame_engine::profile::{Owner, plan};
+    use selfsame_engine::profile::{Owner, Plan as MemoryPlan, plan};
 
     fn request(settings: &[&str]) -> Request {
         let mut config = crate::settings::defaults(&simclr::SPEC).unwrap();
@@ -185,31 +198,50 @@ mod tests {
 
     #[test]
     fn probes_form_as_many_trees_as_the_batch() {
-        assert_eq!(probe_batches(512, 5000), [16, 32]);
-        assert_eq!(probe_batches(96, 5000), [48, 80]);
-        assert_eq!(probe_batches(96, 70), [16, 32]);
-        assert_eq!(probe_batches(112, 5000), [112, 176]);
+        assert_eq!(probe_batches(512, 5000, LEAF), [16, 32]);
+        assert_eq!(probe_batches(96, 5000, LEAF), [48, 80]);
+        assert_eq!(probe_batches(96, 70, LEAF), [16, 32]);
+        assert_eq!(probe_batches(112, 5000, LEAF), [112, 176]);
+        assert_eq!(probe_batches(96, 5000, 32), [96, 160]);
+        assert_eq!(probe_batches(512, 5000, 32), [64, 128]);
         for batch in [16, 40, 96, 333] {
             let trees = |batch: usize| batch.div_ceil(LEAF).count_ones();
-            probe_batches(batch, 5000).iter().for_each(|&probe| assert_eq!(trees(probe), trees(batch), "{batch}"));
+            probe_batches(batch, 5000, LEAF)
+                .iter()
+                .for_each(|&probe| assert_eq!(trees(probe), trees(batch), "{batch}"));
         }
+    }
+
+    /// The plan of a step, and how much of what it then needs that is.
+    fn planned(settings: &[&str]) -> (MemoryPlan, f64) {
+        let request = request(settings);
+        let batch = request.config.usize("batch").unwrap();
+        let fresh = || Device::cpu_with(2).unwrap();
+        let [small, large] = probe_batches(batch, request.data.len(), request.unit().unwrap())
+            .map(|batch| request.probe(batch, &fresh()).unwrap());
+        let planned = plan(&small, &large, batch).unwrap();
+        let measured = request.run(&fresh(), None).unwrap().memory.peak().unwrap();
+        let ratio = planned.bytes() as f64 / measured.bytes() as f64;
+        (planned, ratio)
     }
 
     #[test]
     fn the_plan_of_a_step_is_within_one_percent_of_its_memory() {
-        for settings in [&["optimizer=adamw", "batch=128"][..], &["recompute=true", "batch=96"]] {
-            let request = request(settings);
-            let batch = request.config.usize("batch").unwrap();
-            let fresh = || Device::cpu_with(2).unwrap();
-            let [small, large] =
-                probe_batches(batch, request.data.len()).map(|batch| request.probe(batch, &fresh()).unwrap());
-            let planned = plan(&small, &large, batch).unwrap();
-            let measured = request.run(&fresh(), None).unwrap().memory.peak().unwrap();
-            let ratio = planned.bytes() as f64 / measured.bytes() as f64;
-            assert!((ratio - 1.0).abs() < 0.01, "{settings:?}: {:?} {:?}", planned.by_owner, measured.by_owner);
+        let cases =
+            [&["optimizer=adamw", "batch=128"][..], &["recompute=true", "batch=96"], &["bn_group=32", "batch=128"]];
+        for settings in cases {
+            let (planned, ratio) = planned(settings);
+            assert!((ratio - 1.0).abs() < 0.01, "{settings:?}: {ratio}, {:?}", planned.by_owner);
             assert!(!planned.pieces.is_empty(), "the logs of the probes agree");
             assert!(planned.of(Owner::Saved) > 0 && planned.of(Owner::Parameters) > 0);
         }
+    }
+
+    #[test]
+    fn the_plan_of_micro_batches_is_within_five_percent() {
+        let settings = ["micro_batch=16", "batch_norm=frozen", "batch=96"];
+        let (planned, ratio) = planned(&settings);
+        assert!((ratio - 1.0).abs() < 0.05, "{ratio}, {:?}", planned.by_owner);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::hash::weights_hash;
 use crate::method::{Augmentations, MethodSpec, Views};
 use crate::observer::Observer;
 use crate::record::Recorder;
-use crate::run::manifest::utc_now;
+use crate::run::manifest::{Gpu, utc_now};
 use crate::run::{CheckpointStore, Configured, CreateMode, EventWriter, Manifest, MetricsWriter, RunDir, Session};
 use crate::sweep::Sweep;
 use crate::trainer::{Clock, Cut, Plan, StepRecord, Trainer, Watch};
@@ -80,7 +80,8 @@ pub(crate) const EVAL_BATCH: usize = 128;
 ///
 /// # Errors
 /// `Config` and `Io` before training begins; `NonFinite` when a loss does (the last checkpoint stays); `Io` when a
-/// file cannot be written (the same).
+/// file cannot be written (the same). Any other, such as that of an image that cannot be read, comes after the steps
+/// before it were saved.
 pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
     let Pretrain { spec, config, device, ranks, workers, out, mode, stop } = request;
     let data = config.str("data")?;
@@ -109,6 +110,9 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
                 .expected(format!("{}, as the run began", earlier.numerics))
                 .hint("their results differ: resume with the same --numerics"));
         }
+        if let Some(first) = earlier.sessions.first() {
+            trainer.cut().expect_groups_of(&first.micro_batches)?;
+        }
         manifest.configuration = earlier.configuration;
         manifest.sessions = earlier.sessions;
         restore(&mut trainer, &store, &mut warnings)?;
@@ -129,6 +133,8 @@ pub fn pretrain(request: Pretrain, observer: &mut dyn Observer) -> Result<Run> {
 
     let batch = config.usize("batch")?;
     let mut work = Work {
+        saved: done,
+        writes: trainer.writes(),
         batch,
         seed: config.usize("seed")? as u64,
         eval_every: config.usize("eval_every")? as u64,
@@ -239,13 +245,10 @@ fn open_for_evaluation(spec: &str) -> (Option<Labelled>, Vec<String>) {
 }
 
 /// A resumed run goes on as it began. The data's place may differ, whose checksum is compared elsewhere, and so may how
-/// the batch is cut where no bit depends on it.
+/// the batch is cut: [`Cut::expect_groups_of`] refuses what would change the bits.
 fn expect_same_configuration(own: &toml::Table, given: &Config) -> Result<()> {
-    let free: &[&str] = match given.str("batch_norm")? {
-        "local" => &["data", "recompute"],
-        _ => &["data", "recompute", "micro_batch", "grad_cache"],
-    };
-    let free = [free, &settings::RECORDING].concat();
+    let free = ["data", "recompute", "micro_batch", "grad_cache"].iter().chain(&settings::RECORDING);
+    let free: Vec<&str> = free.copied().collect();
     for entry in given.entries().iter().filter(|entry| !free.contains(&entry.key.as_str())) {
         if own.get(&entry.key) != Some(&entry.value) {
             let key = &entry.key;
@@ -274,7 +277,8 @@ fn first_manifest(config: &Config, train: &dyn Dataset, device: &Device) -> Resu
 
 fn session(device: &Device, done: u64, cut: &Cut) -> Session {
     let cpu = device.host();
-    Session::begin(done, device.name(), cpu.isa().name(), cpu.workers().threads(), cut.micro_batches())
+    let session = Session::begin(done, device.name(), cpu.isa().name(), cpu.workers().threads(), cut.micro_batches());
+    Session { gpu: Gpu::of(device), ..session }
 }
 
 /// Takes over the newest good checkpoint.
@@ -301,6 +305,10 @@ struct Work {
     plan: Plan,
     stop: Arc<AtomicBool>,
     store: CheckpointStore,
+    /// Steps of the newest checkpoint.
+    saved: u64,
+    /// [`Trainer::writes`] after the last step that has all its lines.
+    writes: u64,
     log: Log,
     recorder: Recorder,
     watch: Watch,
@@ -312,7 +320,7 @@ impl Work {
     fn epochs(&mut self, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<bool> {
         while trainer.steps_done() < self.plan.steps() {
             let epoch = trainer.steps_done() / self.plan.steps_per_epoch;
-            if self.epoch(epoch, trainer, observer)? {
+            if self.epoch(epoch, trainer, observer).map_err(|error| self.kept(trainer, error))? {
                 self.save(trainer)?;
                 return Ok(true);
             }
@@ -320,7 +328,7 @@ impl Work {
             let is_last = finished == self.plan.epochs;
             let is_due = is_last || (self.eval_every > 0 && finished.is_multiple_of(self.eval_every));
             if is_due && observer.measures() {
-                self.evaluate(finished, trainer, observer)?;
+                self.evaluate(finished, trainer, observer).map_err(|error| self.kept(trainer, error))?;
             }
             if is_last || finished.is_multiple_of(self.checkpoint_every) {
                 self.save(trainer)?;
@@ -371,6 +379,7 @@ impl Work {
                 observer.note(&text);
                 self.warnings.push(text);
             }
+            self.writes = trainer.writes();
             if self.stop.load(Ordering::Relaxed) && record.step < self.plan.steps() {
                 return Ok(true);
             }
@@ -380,7 +389,32 @@ impl Work {
     fn save(&mut self, trainer: &Trainer) -> Result<()> {
         self.log.sync()?;
         self.recorder.sync()?;
-        self.store.save(trainer.steps_done(), &trainer.snapshot()?).map(drop)
+        self.store.save(trainer.steps_done(), &trainer.snapshot()?)?;
+        self.saved = trainer.steps_done();
+        Ok(())
+    }
+
+    /// `error`, which ends the training, after the steps before it were saved. Not after a NaN, to which the same steps
+    /// would lead again, nor where part of a step or of the preparation of an epoch is written: the last checkpoint is
+    /// then the state to go back to.
+    fn kept(&mut self, trainer: &Trainer, error: Error) -> Error {
+        let done = trainer.steps_done();
+        if done == 0 || error.kind() == ErrorKind::NonFinite {
+            return error;
+        }
+        let is_whole = trainer.writes() == self.writes;
+        // Of two errors the first is the one to report.
+        if self.saved < done && !(is_whole && self.save(trainer).is_ok()) {
+            return error;
+        }
+        let hint = match error.kind() {
+            ErrorKind::Io | ErrorKind::Corrupt => {
+                "the steps done are saved: --resume goes on from there with the images that the run began with; others, \
+                 such as repaired ones, want a new run"
+            }
+            _ => "the steps done are saved: --resume goes on from there",
+        };
+        Error::new(error.kind(), format!("after step {done}"), error.sentence()).hint(hint)
     }
 
     /// kNN of the test images among the training images, when there are labels.
@@ -453,12 +487,31 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::method::{Method, Step};
     use crate::observer::Silent;
-    use crate::zoo::simclr;
+    use crate::run::checkpoint_store::tests::make_newer;
+    use crate::zoo::{deepcluster, simclr};
+    use selfsame_autograd::{ParamSet, ParamVisitor};
+    use selfsame_data::readers::encode_png;
+    use selfsame_models::Ctx;
+    use selfsame_models::backbones::Backbone;
+    use std::fs;
+    use std::path::Path;
 
     fn request(out: PathBuf, mode: CreateMode, threads: usize) -> Pretrain {
-        let mut config = settings::defaults(&simclr::SPEC).unwrap();
-        for setting in [
+        request_of(&simclr::SPEC, &[], out, mode, threads)
+    }
+
+    /// Three epochs of three steps.
+    fn request_of(
+        spec: &'static MethodSpec,
+        changed: &[&str],
+        out: PathBuf,
+        mode: CreateMode,
+        threads: usize,
+    ) -> Pretrain {
+        let mut config = settings::defaults(spec).unwrap();
+        let small = [
             "data=scenes:train=50,test=20",
             "backbone=resnet-small",
             "stem=small",
@@ -466,11 +519,138 @@ mod tests {
             "batch=16",
             "epochs=3",
             "eval_every=2",
-        ] {
+        ];
+        for setting in small.iter().chain(changed) {
             config.apply_setting(setting).unwrap();
         }
         let device = Device::cpu_with(threads).unwrap();
-        Pretrain { spec: &simclr::SPEC, config, device, ranks: 1, workers: 1, out, mode, stop: Arc::default() }
+        Pretrain { spec, config, device, ranks: 1, workers: 1, out, mode, stop: Arc::default() }
+    }
+
+    /// The pictures of [`request`] as files, under `folder`.
+    fn photos(folder: &Path) -> PathBuf {
+        let (photos, scenes) = (folder.join("photos"), open("scenes:train=50,test=20", Split::Train).unwrap());
+        fs::create_dir(&photos).unwrap();
+        for index in 0..scenes.len() {
+            let png = encode_png(&scenes.get(index).unwrap().image).unwrap();
+            fs::write(photos.join(format!("{index:02}.png")), png).unwrap();
+        }
+        photos
+    }
+
+    fn newest_checkpoint(out: &Path) -> u64 {
+        *CheckpointStore::at(out.join("checkpoints")).list().unwrap().last().unwrap()
+    }
+
+    /// Takes the images away once a step has its batch, as a file server does that hangs up.
+    struct Unplug<'a>(u64, &'a Path);
+
+    impl Observer for Unplug<'_> {
+        fn before_step(&mut self, step: u64) {
+            if step == self.0 {
+                fs::rename(self.1, self.1.with_extension("away")).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_whose_images_went_away_keeps_its_steps_and_resumes_to_the_same_bits() {
+        let folder = tempfile::tempdir().unwrap();
+        let photos = photos(folder.path());
+        let data = format!("data=folder:{}", photos.display());
+        let request = |spec: &'static MethodSpec, out: &str, mode| {
+            let clusters = ["clusters=4", "components=4"].into_iter().filter(|_| spec.name == "deepcluster");
+            let settings: Vec<&str> = ["checkpoint_every=5", &data].into_iter().chain(clusters).collect();
+            Pretrain { workers: 0, ..request_of(spec, &settings, folder.path().join(out), mode, 1) }
+        };
+        // Inside an epoch, at its first batch, and while DeepCluster looks at all images before one.
+        for (spec, runs) in [(&simclr::SPEC, &[4, 3][..]), (&deepcluster::SPEC, &[3])] {
+            let straight = pretrain(request(spec, spec.name, CreateMode::New), &mut Silent).unwrap();
+            for &done in runs {
+                let name = format!("{}-{done}", spec.name);
+                let failed = pretrain(request(spec, &name, CreateMode::New), &mut Unplug(done, &photos)).map(drop);
+                let (kind, sentence) = failed.map_err(|error| (error.kind(), error.sentence())).unwrap_err();
+                assert_eq!(kind, ErrorKind::Io);
+                let said = [&format!("after step {done}: "), ".png: No such file", "--resume", "a new run"];
+                assert!(said.iter().all(|said| sentence.contains(*said)), "{sentence}");
+                assert_eq!(newest_checkpoint(&folder.path().join(&name)), done);
+
+                fs::rename(photos.with_extension("away"), &photos).unwrap();
+                let one = photos.join("07.png");
+                let good = fs::read(&one).unwrap();
+                fs::write(&one, [&good[..good.len() - 1], &[!good[good.len() - 1]]].concat()).unwrap();
+                let refused = pretrain(request(spec, &name, CreateMode::Resume), &mut Silent).map(drop).unwrap_err();
+                assert!(refused.sentence().contains("other images"), "{}", refused.sentence());
+                fs::write(&one, good).unwrap();
+                let resumed = pretrain(request(spec, &name, CreateMode::Resume), &mut Silent).unwrap();
+                assert_eq!(resumed.manifest.sessions[1].from_step, done);
+                assert_eq!(resumed.weights_hash, straight.weights_hash);
+            }
+        }
+    }
+
+    /// SimCLR, of which something fails in the second of three epochs.
+    struct Faulty {
+        simclr: Box<dyn Method>,
+        fault: String,
+    }
+
+    const FAULTS: [&str; 4] = ["forward", "nan", "after_step", "renewed"];
+
+    static FAULTY: MethodSpec = MethodSpec {
+        defaults: "temperature = 0.5\nhidden = 0\nhead = \"code\"\ndim = 16\nfault = \"forward\"\n",
+        build: |config, init, plan| {
+            let simclr = (simclr::SPEC.build)(config, init, plan)?;
+            Ok(Box::new(Faulty { simclr, fault: config.choice("fault", &FAULTS)?.to_string() }))
+        },
+        ..simclr::SPEC
+    };
+
+    impl Method for Faulty {
+        fn loss(&self, views: &Views, cx: &Ctx) -> Result<Step> {
+            match (self.fault.as_str(), cx.steps_done()) {
+                ("forward", 4) | ("renewed", 3) => Err(Error::new(ErrorKind::Device, "matmul", "no such device")),
+                ("nan", 4) => Err(Error::new(ErrorKind::NonFinite, "matmul", "NaN")),
+                _ => self.simclr.loss(views, cx),
+            }
+        }
+
+        fn before_epoch(&mut self, epoch: u64, _: &Sweep) -> Result<Vec<String>> {
+            if epoch == 1 && self.fault == "renewed" {
+                let params = ParamSet::collect(|visitor| self.simclr.visit(visitor))?;
+                params.iter().try_for_each(|(_, param)| param.set(param.array()))?;
+            }
+            Ok(Vec::new())
+        }
+
+        fn after_step(&mut self, step: u64) -> Result<()> {
+            match (self.fault.as_str(), step) {
+                ("after_step", 4) => Err(Error::new(ErrorKind::OutOfMemory, "teacher", "no room")),
+                _ => self.simclr.after_step(step),
+            }
+        }
+
+        fn encoder(&self) -> &dyn Backbone {
+            self.simclr.encoder()
+        }
+
+        fn visit(&self, visitor: &mut dyn ParamVisitor) {
+            self.simclr.visit(visitor);
+        }
+    }
+
+    #[test]
+    fn a_failed_step_saves_the_state_before_it_and_never_half_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let cases = [("forward", 1, 4), ("nan", 1, 3), ("after_step", 1, 3), ("renewed", 5, 0)];
+        for (fault, checkpoint_every, saved) in cases {
+            let (fault_setting, every) = (format!("fault={fault}"), format!("checkpoint_every={checkpoint_every}"));
+            let out = folder.path().join(fault);
+            let request = request_of(&FAULTY, &[&fault_setting, &every], out.clone(), CreateMode::New, 1);
+            let sentence = pretrain(request, &mut Silent).map(drop).unwrap_err().sentence();
+            assert_eq!(newest_checkpoint(&out), saved, "{sentence}");
+            assert_eq!(sentence.contains("the steps done are saved"), saved == 4, "{sentence}");
+        }
     }
 
     /// Asks a run to stop after a step.
@@ -522,16 +702,67 @@ mod tests {
         assert_eq!(resumed.weights_hash, straight.weights_hash);
         let cuts: Vec<_> = resumed.manifest.sessions.iter().map(|session| session.micro_batches.clone()).collect();
         assert_eq!(cuts, [[[16, 16].to_vec()], [[32].to_vec()]]);
+    }
 
-        let local = ["batch_norm=local", "micro_batch=16"];
-        let mut local = pretrain(request("c", CreateMode::New, 2, &local), &mut Silent).unwrap();
-        assert!(local.warnings.iter().any(|text| text.contains("depend on the cut")), "{:?}", local.warnings);
-        let session = local.manifest.sessions.remove(0);
-        assert_eq!((session.ranks, session.micro_batches), (2, vec![vec![16], vec![16]]));
-        drop(local);
-        let error = pretrain(request("c", CreateMode::Resume, 2, &["batch_norm=local"]), &mut Silent).map(drop);
-        let sentence = error.unwrap_err().sentence();
-        assert!(sentence.contains("'micro_batch'"), "{sentence}");
+    /// Two statistics groups of 16 images: on two ranks, then as micro-batches of one.
+    #[test]
+    fn a_run_with_local_batch_norm_is_resumed_in_the_same_groups_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let request = |name: &str, mode, ranks: usize, settings: &[&str]| {
+            let mut request = request(folder.path().join(name), mode, 2);
+            for setting in ["batch=32", "epochs=3", "batch_norm=local"].iter().chain(settings) {
+                request.config.apply_setting(setting).unwrap();
+            }
+            Pretrain { ranks, ..request }
+        };
+        let straight = pretrain(request("a", CreateMode::New, 2, &[]), &mut Silent).unwrap();
+        assert!(straight.warnings.iter().any(|text| text.contains("depend on the cut")), "{:?}", straight.warnings);
+        let stopped = |request: Pretrain, step| {
+            let mut observer = StopAfter(step, Arc::clone(&request.stop));
+            assert!(pretrain(request, &mut observer).unwrap().interrupted);
+        };
+        stopped(request("b", CreateMode::New, 2, &[]), 1);
+        let manifest = || RunDir::open(folder.path().join("b")).unwrap().read_manifest().unwrap();
+        let before = manifest();
+        let refused = pretrain(request("b", CreateMode::Resume, 1, &[]), &mut Silent).map(drop).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Numerics);
+        for part in ["micro-batches of 32 images", "over 2 ranks: 16, 16 images, as the run began", "strict numerics"] {
+            assert!(refused.sentence().contains(part), "'{part}' in {}", refused.sentence());
+        }
+        assert_eq!(manifest(), before, "a refused run is left as it is");
+
+        stopped(request("b", CreateMode::Resume, 1, &["micro_batch=16"]), 2);
+        let together = ["micro_batch=16", "grad_cache=false"];
+        let resumed = pretrain(request("b", CreateMode::Resume, 1, &together), &mut Silent).unwrap();
+        assert_eq!(resumed.weights_hash, straight.weights_hash);
+        let cuts: Vec<_> = resumed.manifest.sessions.iter().map(|session| session.micro_batches.clone()).collect();
+        assert_eq!(cuts, [vec![vec![16], vec![16]], vec![vec![16, 16]], vec![vec![16, 16]]]);
+    }
+
+    /// Neither an older checkpoint nor the beginning takes the place of one that another program can read.
+    #[test]
+    fn a_checkpoint_of_a_newer_format_is_not_resumed_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("a");
+        let first = request(out.clone(), CreateMode::New, 1);
+        let mut observer = StopAfter(4, Arc::clone(&first.stop));
+        assert!(pretrain(first, &mut observer).unwrap().interrupted);
+        let files = || {
+            let read = |name| fs::read(out.join(name)).unwrap();
+            ["config.toml", "manifest.json", "metrics.jsonl", "fingerprints.jsonl"].map(read)
+        };
+        let before = files();
+        make_newer(&out.join("checkpoints/step-000000000004.ckpt"));
+        let resume = || pretrain(request(out.clone(), CreateMode::Resume, 1), &mut Silent).map(drop).unwrap_err();
+        let error = resume();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        for part in ["step-000000000004", "format 2", "expected format 1", "another version"] {
+            assert!(error.sentence().contains(part), "'{part}' in {}", error.sentence());
+        }
+        // With nothing older either.
+        fs::remove_file(out.join("checkpoints/step-000000000003.ckpt")).unwrap();
+        assert_eq!(resume().kind(), ErrorKind::Config);
+        assert!(files() == before, "a refused run is left as it is");
     }
 
     #[test]

@@ -57,7 +57,7 @@ checkpoint_every = 1    # epochs between checkpoints
 keep_checkpoints = 2    # newest good checkpoints that stay; a replay starts from the nearest
 fingerprints = "step"   # hashes of what was computed: off, step, gradients (of each parameter), operations (of each)
 fingerprint_every = 0   # steps between them; 0: every step, on a GPU every hundredth
-log_every = 10          # steps between log lines without a terminal, and between effective ranks
+log_every = 10          # steps between log lines without a terminal, between effective ranks and between simclr's contrast/*
 "#;
 
 /// Keys that say what a run leaves behind, and change no bit of what it computes.

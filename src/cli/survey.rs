@@ -34,7 +34,7 @@ pub(super) fn run(stride: u64, as_json: bool, out: &mut Output) -> Result<Outcom
         return Ok(Outcome::Done);
     }
     out.text(&format!(
-        "f32 on {isa}, every {stride}. of {PATTERNS} inputs: units in the last place of the true value"
+        "f32 on {isa}, every {stride}. of {PATTERNS} inputs: units in the last place of the true value, for gelu of the input"
     ))?;
     let rows: Vec<Vec<String>> = surveys
         .iter()

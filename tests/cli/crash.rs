@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::{SMALL, fail, json, run, selfsame, stderr, succeed, text};
+use selfsame::data::Bitmap;
+use selfsame::data::readers::encode_png;
 use serde_json::Value;
 
 /// Kills of a run in continuous integration.
@@ -206,21 +208,44 @@ fn damaged_files_are_survived_or_refused() {
     assert!(sentence.contains("none of which is intact"), "{sentence}");
 }
 
+/// Trains on `data`, has it changed, and expects that neither a resumed run nor a replay takes the one for the other.
+fn expect_noticed(out: &Path, data: &str, change: impl FnOnce()) {
+    let mut all = vec!["pretrain", "simclr", "--out", text(out), "--data", data];
+    all.extend(&SMALL[2..]);
+    json(&all);
+    change();
+    let sentence = fail(2, &["pretrain", "simclr", "--out", text(out), "--resume"]);
+    assert!(sentence.contains("other images") && sentence.contains("checksum"), "{sentence}");
+    let replayed = run(&["replay", text(out)]);
+    assert_eq!(replayed.status.code(), Some(1), "{}", stderr(&replayed));
+    assert!(stderr(&replayed).contains(&format!("differs: data {data}:")), "{}", stderr(&replayed));
+}
+
+/// Packed again from other pictures, under the same names.
 #[test]
 fn a_changed_data_file_is_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let shards = folder.path().join("shards");
     succeed(&["data", "pack", "scenes:train=96,test=40", "--out", text(&shards)]);
-    let (out, data) = (folder.path().join("run"), format!("shards:{}", text(&shards)));
-    let mut all = vec!["pretrain", "simclr", "--out", text(&out), "--data", &data];
-    all.extend(&SMALL[2..]);
-    json(&all);
-    // Packed again from other pictures, under the same names.
-    fs::remove_dir_all(&shards).unwrap();
-    succeed(&["data", "pack", "scenes:train=97,test=40", "--out", text(&shards)]);
-    let sentence = fail(2, &["pretrain", "simclr", "--out", text(&out), "--resume"]);
-    assert!(sentence.contains("other images") && sentence.contains("checksum"), "{sentence}");
-    let replayed = run(&["replay", text(&out)]);
-    assert_eq!(replayed.status.code(), Some(1), "{}", stderr(&replayed));
-    assert!(stderr(&replayed).contains("differs: data shards:"), "{}", stderr(&replayed));
+    expect_noticed(&folder.path().join("run"), &format!("shards:{}", text(&shards)), || {
+        fs::remove_dir_all(&shards).unwrap();
+        succeed(&["data", "pack", "scenes:train=97,test=40", "--out", text(&shards)]);
+    });
+}
+
+/// One byte of one file, whose name and size stay.
+#[test]
+fn an_image_changed_in_its_place_is_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos = folder.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    let picture = |number: u8, grey: u8| {
+        let png = encode_png(&Bitmap::new(8, 8, 1, vec![grey; 64]).unwrap()).unwrap();
+        fs::write(photos.join(format!("{number:02}.png")), &png).unwrap();
+        png.len()
+    };
+    let sizes: Vec<usize> = (0..96).map(|number| picture(number, number)).collect();
+    expect_noticed(&folder.path().join("run"), &format!("folder:{}", text(&photos)), || {
+        assert_eq!(picture(40, 200), sizes[40]);
+    });
 }

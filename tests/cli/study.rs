@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{fail, succeed, text};
+use serde_json::Value;
+
+use crate::support::{fail, run, succeed, text};
 
 const BOTH: &str = "byol,byol-no-predictor";
 
@@ -53,6 +55,18 @@ fn arms_are_trained_once_kept_under_their_key_and_written_as_a_page() {
     let said = succeed(&arguments(BOTH, &out, &page, &[]));
     assert_eq!(said, "", "nothing is left to do");
     assert_eq!([row("byol-0").unwrap(), row("byol-no-predictor-0").unwrap()], first);
+
+    // The results of a page are found again, and a changed one is named.
+    let check = |page: &Path| run(&arguments(BOTH, &out, &folder.path().join("copy.md"), &["--check", text(page)]));
+    let same = check(&page);
+    assert!(String::from_utf8_lossy(&same.stdout).contains("2 of 2 rows have the same results"), "{same:?}");
+    let weights = serde_json::from_str::<Value>(&first[0]).unwrap()["weights_hash"].as_str().unwrap()[..8].to_owned();
+    let changed = folder.path().join("changed.md");
+    fs::write(&changed, written.replace(&weights, "00000000")).unwrap();
+    let differs = check(&changed);
+    assert_eq!(differs.status.code(), Some(1), "{differs:?}");
+    let named = format!("weights {weights}, not 00000000");
+    assert!(String::from_utf8_lossy(&differs.stdout).contains(&named), "{differs:?}");
 
     // Other settings are another key: what is there is out of date, and only that arm is trained again.
     let changed = ["--set", "hidden=48"];

@@ -50,8 +50,8 @@ impl Tensor {
     /// [`Tensor::pair_log_sum_exp`].
     ///
     /// # Errors
-    /// As for [`Tensor::pair_log_sum_exp`]; `Config` for exclusions on several ranks other than of each row's
-    /// own column.
+    /// As for [`Tensor::pair_log_sum_exp`]; `Config` on several ranks for exclusions other than of each row's own column
+    /// or of equal keys, where row i and column i have one key and none but each row's own column is kept.
     #[track_caller]
     pub fn pair_log_sum_exp_both(
         &self,

@@ -77,7 +77,7 @@ pub struct PairSums {
     /// With [`Pairs::statistics`]: the column of the largest dot product, i64; -1 where there is none.
     pub top: Option<Array>,
     /// With [`Pairs::statistics`]: the mean dot product under the row's softmax, whose entropy is therefore value -
-    /// scale·mean. For sums of softplus: the sum of sigmoid(x)·dot.
+    /// scale·mean; 0 over no columns. For sums of softplus: the sum of sigmoid(x)·dot.
     pub mean_dot: Option<Array>,
 }
 
@@ -132,6 +132,13 @@ impl Weights {
     }
 }
 
+/// Σ e dot / Σ e of each row; 0 over no columns, where 0 / 0 would make the scale's gradient NaN.
+fn mean_dot(weighted: &Array, sum: &Array) -> Result<Array> {
+    // Any other sum is larger: see `FIXED_SHIFT_RANGE`.
+    let sum = ops::binary_scalar(Binary::Max, sum, f64::from(f32::MIN_POSITIVE))?;
+    ops::div(weighted, &sum)
+}
+
 impl PairOp {
     fn sides(&self) -> usize {
         if self.form == Form::Both { 2 } else { 1 }
@@ -180,18 +187,21 @@ impl PairOp {
         if self.form != Form::Both || comm.size() == 1 {
             return Ok(());
         }
+        let here = comm.rank() * m..(comm.rank() + 1) * m;
+        let are_own = |columns: &Array| Ok(columns.to_vec::<i64>()?.into_iter().eq(here.clone().map(|row| row as i64)));
         let are_same_transposed = match &self.pairs.excluded {
             Excluded::None => true,
-            Excluded::Own(columns) => {
-                let first = comm.rank() * m;
-                columns.to_vec::<i64>()?.into_iter().eq((first..first + m).map(|row| row as i64))
+            Excluded::Own(columns) => are_own(columns)?,
+            Excluded::SameKey { rows, columns, kept } => {
+                let keys = columns.to_vec::<i64>()?;
+                keys.get(here.clone()) == Some(&rows.to_vec::<i64>()?[..]) && kept.as_ref().map_or(Ok(true), are_own)?
             }
-            _ => false,
+            Excluded::Listed { .. } => false,
         };
         match are_same_transposed {
             true => Ok(()),
             false => Err(Error::new(ErrorKind::Config, self.spec.name, "excluded pairs of both sides over ranks")
-                .expected("none, each row's own column, or one rank")),
+                .expected("none, each row's own column, equal keys of rows and of their own columns, or one rank")),
         }
     }
 
@@ -281,7 +291,7 @@ impl Op for PairOp {
             for statistic in [side.top, side.weighted_dot].into_iter().flatten().zip([None, Some(side.sum)]) {
                 save.untracked_output(outputs.len());
                 outputs.push(match statistic {
-                    (weighted, Some(sum)) if self.sum != Sum::Softplus => ops::div(&weighted, &sum)?,
+                    (weighted, Some(sum)) if self.sum != Sum::Softplus => mean_dot(&weighted, &sum)?,
                     (statistic, _) => statistic,
                 });
             }
@@ -342,7 +352,7 @@ impl Op for PairOp {
                 let Some(dy) = dy else { continue };
                 let at = self.saved_at(side);
                 let slope = match (i == parameters, self.sum) {
-                    (true, Sum::Exp { .. }) => ops::div(saved.array(at + 2)?, saved.array(at + 1)?)?,
+                    (true, Sum::Exp { .. }) => mean_dot(saved.array(at + 2)?, saved.array(at + 1)?)?,
                     (true, Sum::Softplus) => saved.array(at + 2)?.clone(),
                     (false, _) => saved.array(at + 1)?.clone(),
                 };

@@ -7,18 +7,30 @@
 //!
 //! Classes and files are sorted by name, byte by byte. Files whose names end in something other than `.jpg`, `.jpeg` or
 //! `.png`, and names that begin with a dot, are passed over. Images keep their own sizes.
+//!
+//! The checksum is over content, so that an image which was changed in its place is noticed. It reads every file of the
+//! split once, the first time that somebody asks: as long as an epoch takes to read, and nothing where nobody does.
 
 use super::decode::decode;
 use crate::dataset::{Dataset, DatasetInfo, Sample, Split, check_index};
 use selfsame_engine::{Error, ErrorKind, Result};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use xxhash_rust::xxh3::Xxh3;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Without a `test` folder, images 4, 9, 14 … of each class (in order of name) are held out.
 pub const HOLD_OUT: usize = 5;
 
 /// The longest image file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 30;
+
+/// Files that are read at a time for the checksum: a disk or a network is faster with several requests. Each takes a
+/// buffer of [`BUFFER`] bytes.
+const READERS: usize = 8;
+const BUFFER: usize = 1 << 16;
 
 /// A folder of images.
 #[derive(Debug)]
@@ -27,14 +39,14 @@ pub struct Folder {
     split: Split,
     files: Vec<(PathBuf, Option<u32>)>,
     classes: Vec<String>,
-    checksum: u64,
+    checksum: OnceLock<u64>,
 }
 
 impl Folder {
     /// The images of `dir`, in one of the layouts above. Files are listed now and decoded when asked for.
     ///
-    /// An error when the folder is missing or has no images, a class folder has none, or a test class is unknown to the
-    /// training images.
+    /// An error when the folder is missing or has no images, a class folder has none, a test class is unknown to the
+    /// training images, or a file may not be read.
     pub fn open(dir: &Path, split: Split) -> Result<Folder> {
         let listing = List::read(dir)?;
         let test = ["test", "val"].into_iter().find(|name| listing.folders.iter().any(|folder| folder == name));
@@ -56,8 +68,11 @@ impl Folder {
                 (hold_out(files, split, dir)?, classes)
             }
         };
-        let checksum = checksum(dir, &files)?;
-        Ok(Folder { dir: dir.to_path_buf(), split, files, classes, checksum })
+        // What may not be read is said now, not in the middle of a run.
+        for (path, _) in &files {
+            File::open(path).map_err(|error| Error::io(path, &error))?;
+        }
+        Ok(Folder { dir: dir.to_path_buf(), split, files, classes, checksum: OnceLock::new() })
     }
 
     /// The file of image `index`.
@@ -85,9 +100,14 @@ impl List {
                 continue;
             }
             // Follows symbolic links, which large collections are often made of.
-            if std::fs::metadata(entry.path()).map_err(|error| Error::io(entry.path(), &error))?.is_dir() {
+            let kind = std::fs::metadata(entry.path()).map_err(|error| Error::io(entry.path(), &error))?;
+            if kind.is_dir() {
                 list.folders.push(name);
             } else if is_image_name(&name) {
+                if !kind.is_file() {
+                    // To read a pipe or a device could take for ever.
+                    return Err(Error::new(ErrorKind::Io, entry.path().display().to_string(), "not a file"));
+                }
                 list.images.push(name);
             }
         }
@@ -185,20 +205,52 @@ fn hold_out(files: Vec<(PathBuf, Option<u32>)>, split: Split, dir: &Path) -> Res
     Ok(kept)
 }
 
-/// 64 bits over the files' names relative to `dir`, sizes and labels.
-fn checksum(dir: &Path, files: &[(PathBuf, Option<u32>)]) -> Result<u64> {
+/// 64 bits over the files' names relative to `dir`, labels and content, in their order.
+fn checksum(dir: &Path, files: &[(PathBuf, Option<u32>)]) -> u64 {
+    let contents: Vec<AtomicU64> = files.iter().map(|_| AtomicU64::new(0)).collect();
+    let next = AtomicUsize::new(0);
+    let read = || {
+        while let Some(index) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < files.len()) {
+            // What has become unreadable since it was listed is unlike any file, and `get` names it.
+            contents[index].store(content(&files[index].0).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..READERS.min(files.len()) {
+            // Where the system refuses a thread, the others do its part.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, read);
+        }
+        read();
+    });
     let mut hash = Xxh3::new();
-    for (path, label) in files {
-        let size = std::fs::metadata(path).map_err(|error| Error::io(path, &error))?.len();
+    for ((path, label), content) in files.iter().zip(contents) {
         let relative = path.strip_prefix(dir).unwrap_or(path);
         for part in relative.iter() {
             hash.update(part.to_string_lossy().as_bytes());
             hash.update(b"/");
         }
-        hash.update(&size.to_le_bytes());
         hash.update(&label.map_or(u64::MAX, u64::from).to_le_bytes());
+        hash.update(&content.into_inner().to_le_bytes());
     }
-    Ok(hash.digest())
+    hash.digest()
+}
+
+/// 64 bits over the content of a file; over its size where it is too long to be an image.
+fn content(path: &Path) -> io::Result<u64> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    if size > MAX_FILE {
+        return Ok(xxh3_64(&size.to_le_bytes()));
+    }
+    let (mut hash, mut buffer, mut file) = (Xxh3::new(), vec![0; BUFFER], file.take(MAX_FILE));
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hash.digest()),
+            Ok(read) => hash.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 impl Dataset for Folder {
@@ -231,7 +283,7 @@ impl Dataset for Folder {
             size: None,
             channels: 3,
             classes: self.classes.clone(),
-            checksum: self.checksum,
+            checksum: *self.checksum.get_or_init(|| checksum(&self.dir, &self.files)),
         }
     }
 }

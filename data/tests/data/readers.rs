@@ -211,6 +211,65 @@ fn flat_folders_are_unlabelled() {
     assert!(refusal("folder", dir.path(), Split::Test).contains("unlabelled"));
 }
 
+/// More files than are read at a time.
+#[test]
+fn folder_content_names_and_labels_decide_the_checksum() {
+    let dir = tempdir().unwrap();
+    let path = |class: &str, k: u8| dir.path().join(class).join(format!("{k:02}.png"));
+    for class in ["ant", "zebra"] {
+        fs::create_dir(dir.path().join(class)).unwrap();
+        for k in 0..20 {
+            fs::write(path(class, k), [class.len() as u8, k]).unwrap();
+        }
+    }
+    let checksum = || open_at("folder", dir.path(), Split::Train).describe().checksum;
+    let first = checksum();
+    let (a, b) = (path("ant", 0), path("zebra", 18));
+    let change = |write: &dyn Fn(), undo: &dyn Fn()| {
+        write();
+        assert_ne!(checksum(), first);
+        undo();
+        assert_eq!(checksum(), first);
+    };
+    // Of the same size; two files for one another; the same content under another name, and in another class.
+    change(&|| fs::write(&a, [3, 99]).unwrap(), &|| fs::write(&a, [3, 0]).unwrap());
+    let swap = || {
+        let [left, right] = [&a, &b].map(|path| fs::read(path).unwrap());
+        fs::write(&a, right).unwrap();
+        fs::write(&b, left).unwrap();
+    };
+    change(&swap, &swap);
+    for other in [dir.path().join("ant/00.jpg"), dir.path().join("zebra/00b.png")] {
+        change(&|| fs::rename(&a, &other).unwrap(), &|| fs::rename(&other, &a).unwrap());
+    }
+}
+
+/// No image is that long: the file is not read, and counts by its size.
+#[test]
+fn a_file_too_long_for_an_image_is_not_read() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("long.png");
+    let checksum = |size: u64, first: u8| {
+        fs::write(&path, [first]).unwrap();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(size).unwrap();
+        let data = open_at("folder", dir.path(), Split::Train);
+        assert!(data.get(0).unwrap_err().sentence().contains("at most 1073741824 bytes"));
+        data.describe().checksum
+    };
+    let limit = 1 << 30;
+    assert_eq!(checksum(limit + 1, 0), checksum(limit + 1, 1));
+    assert_ne!(checksum(limit + 1, 0), checksum(limit + 2, 0));
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_refused() {
+    let dir = tempdir().unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("a.png")).unwrap();
+    let message = refusal("folder", dir.path(), Split::Train);
+    assert!(message.contains("a.png: not a file"), "{message}");
+}
+
 #[test]
 fn empty_classes_and_damaged_images_are_named() {
     let dir = tempdir().unwrap();

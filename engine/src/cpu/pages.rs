@@ -32,8 +32,8 @@ impl Pages {
     pub(super) fn new(len: usize) -> Option<Pages> {
         if len >= MAPPED {
             let mut mapping = MmapMut::map_anon(len).ok()?;
-            // Advice: where it is refused, ordinary pages do.
-            #[cfg(target_os = "linux")]
+            // Advice: where it is refused, ordinary pages do. Miri knows no pages.
+            #[cfg(all(target_os = "linux", not(miri)))]
             let _ = mapping.advise(memmap2::Advice::HugePage);
             let start = NonNull::new(mapping.as_mut_ptr())?;
             return Some(Pages { start, len, mapping: Some(mapping) });

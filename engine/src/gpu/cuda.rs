@@ -1,6 +1,7 @@
 //! The CUDA driver as a launcher. Its library is loaded at run time: without one, everything else works.
 #![allow(unsafe_code)]
 
+use super::Hardware;
 use super::cublas::{self, Cublas};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUcontext, CUdevice_attribute, CUfunction, CUmodule, CUresult, CUstream};
@@ -18,6 +19,7 @@ const NEEDED_DRIVER: i32 = 11_080;
 pub struct CudaLauncher {
     name: String,
     model: String,
+    driver: String,
     capability: (i32, i32),
     context: CUcontext,
     stream: CUstream,
@@ -61,9 +63,10 @@ impl CudaLauncher {
         let mut version = 0;
         // SAFETY: writes one integer.
         unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(|e| failed("the driver's version", e))?;
+        let interface = format!("CUDA {}.{}", version / 1000, version % 1000 / 10);
         if version < NEEDED_DRIVER {
             return Err(missing(
-                &format!("a driver for CUDA {}.{}, older than the PTX", version / 1000, version % 1000 / 10),
+                &format!("a driver for {interface}, older than the PTX"),
                 "install a driver for CUDA 11.8 or newer",
             ));
         }
@@ -112,13 +115,19 @@ impl CudaLauncher {
             _ => failed("loading the kernels", e),
         })?;
         let library = library(stream)?;
-        let name = format!("cuda:{ordinal}");
-        Ok(CudaLauncher { name, model, capability, context, stream, module, functions: Mutex::default(), library })
+        let (name, driver) = (format!("cuda:{ordinal}"), driver(&interface));
+        let functions = Mutex::default();
+        Ok(CudaLauncher { name, model, driver, capability, context, stream, module, functions, library })
     }
 
     /// The GPU's name and compute capability.
     pub fn model(&self) -> (&str, (i32, i32)) {
         (&self.model, self.capability)
+    }
+
+    /// The GPU and its driver.
+    pub fn hardware(&self) -> Hardware {
+        Hardware { model: self.model.clone(), driver: self.driver.clone() }
     }
 
     /// Milliseconds that `work` takes on the GPU, by events around it.
@@ -286,6 +295,15 @@ impl Drop for CudaLauncher {
 impl fmt::Debug for CudaLauncher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}, compute capability {}.{})", self.name, self.model, self.capability.0, self.capability.1)
+    }
+}
+
+/// The driver's release, where its kernel module tells it (on Linux), and its interface: releases of one interface
+/// compile PTX differently.
+fn driver(interface: &str) -> String {
+    match std::fs::read_to_string("/sys/module/nvidia/version") {
+        Ok(release) => format!("{}, {interface}", release.trim()),
+        Err(_) => interface.to_string(),
     }
 }
 

@@ -47,8 +47,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone)]
 pub struct GpuDevice(Arc<Inner>);
 
+/// What computes behind a GPU's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hardware {
+    /// As its maker calls it, for example `NVIDIA H100 80GB HBM3`.
+    pub model: String,
+    /// The driver's release and interface, for example `570.86.15, CUDA 12.8`.
+    pub driver: String,
+}
+
 struct Inner {
     launcher: Box<dyn Launcher>,
+    hardware: Option<Hardware>,
     host: CpuDevice,
     numerics: Numerics,
     usage: Mutex<Usage>,
@@ -63,7 +73,22 @@ struct Usage {
 impl GpuDevice {
     /// A device over `launcher`; what has no kernel runs on `host`.
     pub fn new(launcher: Box<dyn Launcher>, host: CpuDevice, numerics: Numerics) -> GpuDevice {
-        GpuDevice(Arc::new(Inner { launcher, host, numerics, usage: Mutex::default() }))
+        GpuDevice::on(None, launcher, host, numerics)
+    }
+
+    /// A device over `launcher`, which runs on `hardware`.
+    pub(crate) fn on(
+        hardware: Option<Hardware>,
+        launcher: Box<dyn Launcher>,
+        host: CpuDevice,
+        numerics: Numerics,
+    ) -> GpuDevice {
+        GpuDevice(Arc::new(Inner { launcher, hardware, host, numerics, usage: Mutex::default() }))
+    }
+
+    /// The GPU and its driver; none of a launcher that computes on the host.
+    pub fn hardware(&self) -> Option<&Hardware> {
+        self.0.hardware.as_ref()
     }
 
     /// Whether contractions keep the canonical order.

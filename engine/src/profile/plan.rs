@@ -5,8 +5,8 @@
 //! each axis of each shape grows linearly with the batch. The lengths at the planned batch follow, and the larger log is
 //! gone through once more with them, by the memory pool's own policy on sizes alone.
 //!
-//! Where the pieces are not found (a program that takes other steps for a larger batch), the bytes of each owner at the
-//! peak are taken to grow linearly.
+//! Where the pieces are not found, or the batch is cut (a program that takes other steps for a larger batch), the bytes of
+//! each owner at the peak are taken to grow linearly.
 
 use super::ledger::{Change, Extents, MemoryLog, Owner, OwnerBytes, Piece};
 use crate::cpu::{Shelf, size_class};
@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 pub struct Probe {
     /// Its size.
     pub batch: usize,
+    /// Whether it was run in parts of one size, of which a larger batch has more.
+    pub is_cut: bool,
     /// The log, from before the first piece on.
     pub log: MemoryLog,
 }
@@ -50,7 +52,8 @@ pub fn plan(small: &Probe, large: &Probe, batch: usize) -> Option<Plan> {
         return None;
     }
     let line = Line { small: small.batch, large: large.batch, batch };
-    replayed(small, large, &line).or_else(|| by_owner(small, large, &line))
+    let replayed = if large.is_cut { None } else { replayed(small, large, &line) };
+    replayed.or_else(|| by_owner(small, large, &line))
 }
 
 /// The straight line through two probes, at the planned batch.
@@ -220,7 +223,7 @@ mod tests {
         step(&device, batch);
         let stats = device.memory();
         assert_eq!(stats.by_owner.iter().sum::<usize>(), stats.live);
-        Probe { batch, log: device.end_memory_log().unwrap() }
+        Probe { batch, is_cut: false, log: device.end_memory_log().unwrap() }
     }
 
     fn probe(batch: usize) -> Probe {

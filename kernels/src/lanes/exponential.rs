@@ -51,7 +51,7 @@ pub(crate) mod avx512 {
     use crate::math::table::Table;
     use std::arch::x86_64::{
         __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps,
-        _mm512_mul_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps, _mm512_loadu_ps,
+        _mm512_mul_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps, _mm512_loadu_ps,
     };
 
     const WIDTH: usize = 16;
@@ -68,10 +68,14 @@ pub(crate) mod avx512 {
         let whole = len - len % (TOGETHER * WIDTH);
         for first in (0..whole).step_by(TOGETHER * WIDTH) {
             // SAFETY: these elements are before the end.
-            let v = std::array::from_fn(|i| unsafe { _mm512_loadu_ps(x.add(first + i * WIDTH)) });
-            for (i, e) in exp_of_fma::<TOGETHER>(v, scale, shift).into_iter().enumerate() {
-                // SAFETY: as above.
-                unsafe { _mm512_storeu_ps(y.add(first + i * WIDTH), e) };
+            unsafe {
+                let mut v = [_mm512_setzero_ps(); TOGETHER];
+                for (i, v) in v.iter_mut().enumerate() {
+                    *v = _mm512_loadu_ps(x.add(first + i * WIDTH));
+                }
+                for (i, e) in exp_of_fma(v, scale, shift).into_iter().enumerate() {
+                    _mm512_storeu_ps(y.add(first + i * WIDTH), e);
+                }
             }
         }
         for first in (whole..len).step_by(WIDTH) {
@@ -85,26 +89,30 @@ pub(crate) mod avx512 {
     }
 
     /// [`Real::exp`](crate::math::Real::exp) of x scale + shift, step by step; its product with 2^n in two factors is here
-    /// one instruction, which rounds once as well.
+    /// one instruction, which rounds once as well. Loops, since unoptimised builds do not inline closures into this.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn exp_of_fma<const N: usize>(x: [__m512; N], scale: __m512, shift: __m512) -> [__m512; N] {
-        let constant = |c: f32| _mm512_set1_ps(c);
-        let reduced = x.map(|x| {
-            let x = _mm512_fmadd_ps(x, scale, shift);
+    fn exp_of_fma<const N: usize>(mut x: [__m512; N], scale: __m512, shift: __m512) -> [__m512; N] {
+        let constant = _mm512_set1_ps;
+        let mut n = x;
+        for i in 0..N {
+            x[i] = _mm512_fmadd_ps(x[i], scale, shift);
             // Of two operands that do not compare these instructions give the second: NaN gets through.
-            let x = _mm512_max_ps(constant(f32::EXP_UNDERFLOW), x);
-            let x = _mm512_min_ps(constant(f32::EXP_OVERFLOW), x);
-            let shifted = _mm512_fmadd_ps(x, constant(f32::LOG2_E), constant(f32::SHIFT));
-            let n = _mm512_sub_ps(shifted, constant(f32::SHIFT));
-            let r = _mm512_fmadd_ps(n, constant(-f32::LN2_HI), x);
-            (_mm512_fmadd_ps(n, constant(-f32::LN2_LO), r), n)
-        });
-        reduced.map(|(r, n)| {
-            let [coefficients @ .., last] = EXP_Q;
-            let q = coefficients.into_iter().rev().fold(constant(last), |q, c| _mm512_fmadd_ps(q, r, constant(c)));
-            let p = _mm512_fmadd_ps(_mm512_mul_ps(r, r), q, r);
-            _mm512_scalef_ps(_mm512_add_ps(p, constant(1.0)), n)
-        })
+            x[i] = _mm512_max_ps(constant(f32::EXP_UNDERFLOW), x[i]);
+            x[i] = _mm512_min_ps(constant(f32::EXP_OVERFLOW), x[i]);
+            n[i] = _mm512_fmadd_ps(x[i], constant(f32::LOG2_E), constant(f32::SHIFT));
+            n[i] = _mm512_sub_ps(n[i], constant(f32::SHIFT));
+            x[i] = _mm512_fmadd_ps(n[i], constant(-f32::LN2_HI), x[i]);
+            x[i] = _mm512_fmadd_ps(n[i], constant(-f32::LN2_LO), x[i]);
+        }
+        for i in 0..N {
+            let mut q = constant(EXP_Q[EXP_Q.len() - 1]);
+            for k in (0..EXP_Q.len() - 1).rev() {
+                q = _mm512_fmadd_ps(q, x[i], constant(EXP_Q[k]));
+            }
+            let p = _mm512_fmadd_ps(_mm512_mul_ps(x[i], x[i]), q, x[i]);
+            x[i] = _mm512_scalef_ps(_mm512_add_ps(p, constant(1.0)), n[i]);
+        }
+        x
     }
 }

@@ -5,9 +5,9 @@ use selfsame_autograd::{Grads, Tensor};
 use selfsame_engine::{Array, DType, ErrorKind, ops};
 use selfsame_kernels::math::Real;
 use selfsame_losses::{
-    Clip, Coefficient, Form, HardNegatives, InfoNce, LOSSES, NtXent, Options, SigLip, SupCon, clip, clip_ranks,
-    evaluate, find, hard_negatives, hard_negatives_ranks, info_nce, info_nce_ranks, nt_xent, nt_xent_masked,
-    nt_xent_watched, siglip, siglip_ranks, supcon, supcon_ranks,
+    Clip, Coefficient, Form, HardNegatives, InfoNce, LOSSES, NtXent, Options, SigLip, SupCon, clip, clip_masked,
+    clip_ranks, evaluate, find, hard_negatives, hard_negatives_ranks, info_nce, info_nce_ranks, nt_xent,
+    nt_xent_masked, nt_xent_watched, siglip, siglip_ranks, supcon, supcon_ranks,
 };
 use std::collections::BTreeMap;
 
@@ -211,13 +211,48 @@ fn views_of_a_duplicate_are_no_negatives_and_the_partner_stays() {
 }
 
 #[test]
+fn rows_of_a_duplicate_are_no_negatives_of_either_side() {
+    let n = 6;
+    let (a, b) = (Tensor::leaf(random(n, 4, 14)), Tensor::leaf(random(n, 4, 15)));
+    let o = Clip { scale: Coefficient::Fixed(3.0) };
+    let masked = |ids: &[i64]| clip_masked(&a, &b, &labels(ids), &o, &single()).unwrap();
+    let whole = clip(&a, &b, &o).unwrap();
+    let none_equal = masked(&[9, 8, 7, 6, 5, 4]);
+    assert_eq!(value(&none_equal), value(&whole));
+    assert_eq!(gradient(&none_equal, &a), gradient(&whole, &a));
+    assert!(value(&masked(&[3; 6])).abs() <= 1e-15, "partners alone are left");
+
+    // The same from the matrix of all logits.
+    let ids = [0, 1, 0, 2, 3, 3];
+    let (u, v) = (a.l2_normalize(1e-12).unwrap(), b.l2_normalize(1e-12).unwrap());
+    let left_out = |at: usize| at / n != at % n && ids[at / n] == ids[at % n];
+    let left_out = Array::from_slice(&(0..n * n).map(left_out).collect::<Vec<_>>(), &[n, n], &device()).unwrap();
+    let nothing = Tensor::constant(array(&[f64::NEG_INFINITY], &[]));
+    let side = |u: &Tensor, v: &Tensor| {
+        let logits = u.matmul(&v.transpose(0, 1).unwrap()).unwrap().scale(3.0).unwrap();
+        Tensor::select(&left_out, &nothing, &logits).unwrap().log_sum_exp().unwrap()
+    };
+    let positive = u.mul(&v).unwrap().sum(&[1], false).unwrap().scale(6.0).unwrap();
+    let sums = side(&u, &v).add(&side(&v, &u)).unwrap().sub(&positive).unwrap();
+    let matrix = sums.sum_all().unwrap().scale(1.0 / (2 * n) as f64).unwrap();
+    let tiles = masked(&ids);
+    close(value(&tiles), value(&matrix));
+    assert!(value(&tiles) < value(&whole));
+    let (of_tiles, of_matrix) = (gradients(&tiles, [&a, &b]), gradients(&matrix, [&a, &b]));
+    all_close(&of_tiles.concat(), &of_matrix.concat());
+    let refused = |ids: &Array| clip_masked(&a, &b, ids, &o, &single()).unwrap_err().kind();
+    assert_eq!(refused(&labels(&[0; 5])), ErrorKind::Shape);
+    assert_eq!(refused(&array(&[0.0; 6], &[6])), ErrorKind::DType);
+}
+
+#[test]
 fn numbers_for_the_log_are_those_of_the_matrix() {
     let n = 16;
     let (a, b) = (random(n, 3, 12), random(n, 3, 13));
     let tau = 0.5;
     let o = NtXent { temperature: tau, ..NtXent::default() };
     let (a, b) = (Tensor::constant(a), Tensor::constant(b));
-    let (loss, contrast) = nt_xent_watched(&a, &b, None, &o, &single()).unwrap();
+    let (loss, contrast) = nt_xent_watched(&a, &b, None, None, &o, &single()).unwrap();
     assert_eq!(value(&loss), value(&nt_xent(&Tensor::concat(&[&a, &b], 0).unwrap(), &o).unwrap()));
 
     let z = [a.array().to_vec::<f64>().unwrap(), b.array().to_vec().unwrap()].concat();
@@ -235,10 +270,11 @@ fn numbers_for_the_log_are_those_of_the_matrix() {
     assert_eq!(contrast.top1, hits / (2 * n) as f64);
     close(contrast.entropy, entropy);
 
-    let same = nt_xent_watched(&a, &a, None, &o, &single()).unwrap().1;
+    let same = nt_xent_watched(&a, &a, None, None, &o, &single()).unwrap().1;
     assert_eq!(same.top1, 1.0, "equal partners are picked");
     let materialised = NtXent { form: Form::Materialised, ..o };
-    assert_eq!(nt_xent_watched(&a, &b, None, &materialised, &single()).unwrap_err().kind(), ErrorKind::Config);
+    let refused = nt_xent_watched(&a, &b, None, None, &materialised, &single());
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Config);
 }
 
 #[test]
@@ -253,6 +289,11 @@ fn losses_and_gradients_have_the_same_bits_on_any_number_of_ranks() {
         let (a, b, scale) = (leaf(&x[0]), leaf(&x[1]), number(7.0, &x[0]));
         let o = Clip { scale: Coefficient::Learned(scale.clone()) };
         Ok((clip_ranks(&a, &b, &o, &comm)?, vec![(true, a), (true, b), (false, scale)]))
+    });
+    expect_same_bits("clip with ids", &[a.clone(), b.clone(), ids.clone()], &|x, comm| {
+        let (a, b, scale) = (leaf(&x[0]), leaf(&x[1]), number(7.0, &x[0]));
+        let o = Clip { scale: Coefficient::Learned(scale.clone()) };
+        Ok((clip_masked(&a, &b, &x[2], &o, &comm)?, vec![(true, a), (true, b), (false, scale)]))
     });
     expect_same_bits("siglip", &[a.clone(), b.clone()], &|x, comm| {
         let (a, b, scale, bias) = (leaf(&x[0]), leaf(&x[1]), number(7.0, &x[0]), number(-3.0, &x[0]));
@@ -276,7 +317,7 @@ fn losses_and_gradients_have_the_same_bits_on_any_number_of_ranks() {
     });
     expect_same_bits("nt_xent", &[a, b, ids], &|x, comm| {
         let (a, b) = (leaf(&x[0]), leaf(&x[1]));
-        let (loss, contrast) = nt_xent_watched(&a, &b, Some(&x[2]), &NtXent::default(), &comm)?;
+        let (loss, contrast) = nt_xent_watched(&a, &b, Some(&x[2]), None, &NtXent::default(), &comm)?;
         // The numbers for the log ride along as factors of the loss.
         let watched = loss.scale(contrast.entropy)?.scale(1.0 + contrast.top1)?;
         Ok((watched, local([a, b])))

@@ -11,4 +11,5 @@ mod queues;
 mod regression;
 mod relic;
 mod state;
+mod temperature;
 mod weighted;

@@ -72,6 +72,11 @@ pub fn mean_of(losses: &[Tensor]) -> Result<Tensor> {
     sum_of(losses)?.scale(1.0 / losses.len() as f64)
 }
 
+/// Whether the log has of this step (the first is 1) what costs too much for every step: `every` is `log_every`.
+pub fn is_watched(step: u64, every: u64) -> bool {
+    step == 1 || step.is_multiple_of(every)
+}
+
 /// `step` with the use of prototypes for the log.
 #[must_use]
 pub fn log_usage(step: Step, usage: Usage) -> Step {

@@ -92,7 +92,8 @@ impl CheckpointStore {
 
     /// Reads the checkpoint of `step`.
     ///
-    /// Errors: `Io` (also when there is none), `Corrupt` when the checksum or the structure does not hold.
+    /// Errors: `Io` (also when there is none), `Corrupt` when the checksum or the structure does not hold, `Config` for
+    /// another format.
     pub fn load(&self, step: u64) -> Result<Checkpoint> {
         let payload = read(&self.path_of(step), step)?;
         Ok(Checkpoint { step, payload, warnings: Vec::new() })
@@ -101,18 +102,11 @@ impl CheckpointStore {
     /// Reads the newest good checkpoint; `None` when there is no checkpoint at all. A newer one that is corrupt
     /// is passed over and named in the result's `warnings`.
     ///
-    /// Errors: `Io`, `Corrupt` when there are checkpoints and none is good.
+    /// Errors: as [`newest_of`](Self::newest_of), and `Corrupt` when there are checkpoints and none is good.
     pub fn latest(&self) -> Result<Option<Checkpoint>> {
         let steps = self.list()?;
-        let mut warnings = Vec::new();
-        for &step in steps.iter().rev() {
-            match self.load(step) {
-                Ok(found) => return Ok(Some(Checkpoint { warnings, ..found })),
-                Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    warnings.push(format!("{}; falling back to an older checkpoint", error.sentence()));
-                }
-                Err(error) => return Err(error),
-            }
+        if let Some(found) = self.newest_of(&steps)? {
+            return Ok(Some(found));
         }
         if steps.is_empty() {
             return Ok(None);
@@ -124,6 +118,24 @@ impl CheckpointStore {
         )
         .expected("at least one whose checksum holds")
         .hint("start the run again in a new directory; these files cannot be recovered"))
+    }
+
+    /// Reads the newest good checkpoint of those of `steps`, which ascend; `None` when none is good. A newer one that
+    /// is corrupt is passed over and named in the result's `warnings`.
+    ///
+    /// Errors: those of a checkpoint that may be good and cannot be read: `Io`; `Config` for one of another format.
+    pub fn newest_of(&self, steps: &[u64]) -> Result<Option<Checkpoint>> {
+        let mut warnings = Vec::new();
+        for &step in steps.iter().rev() {
+            match self.load(step) {
+                Ok(found) => return Ok(Some(Checkpoint { warnings, ..found })),
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    warnings.push(format!("{}; falling back to an older checkpoint", error.sentence()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// The file that holds, or would hold, the checkpoint of `step`.
@@ -244,8 +256,18 @@ fn scan(path: &Path, step: u64, out: &mut dyn Write) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Makes the good checkpoint at `path` one of the format after ours.
+    pub(crate) fn make_newer(path: &Path) {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[7] = MAGIC[7] + 1;
+        let body = bytes.len() - 8;
+        let sum = xxhash_rust::xxh3::xxh3_64(&bytes[..body]);
+        bytes[body..].copy_from_slice(&sum.to_le_bytes());
+        fs::write(path, bytes).unwrap();
+    }
 
     fn store(keep: usize) -> (tempfile::TempDir, CheckpointStore) {
         let folder = tempfile::tempdir().unwrap();
@@ -337,16 +359,23 @@ mod tests {
     fn a_newer_format_is_refused_and_not_passed_over() {
         let (_folder, mut store) = store(3);
         store.save(1, &payload(1)).unwrap();
-        let path = store.save(2, &payload(2)).unwrap();
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[7] = b'2';
-        let body = bytes.len() - 8;
-        let sum = xxhash_rust::xxh3::xxh3_64(&bytes[..body]);
-        bytes[body..].copy_from_slice(&sum.to_le_bytes());
-        fs::write(&path, bytes).unwrap();
+        make_newer(&store.save(2, &payload(2)).unwrap());
         let error = store.latest().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.sentence().contains("format 2") && error.sentence().contains("format 1"), "{}", error.sentence());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn one_that_cannot_be_read_is_not_passed_over() {
+        let (_folder, mut store) = store(3);
+        store.save(1, &payload(1)).unwrap();
+        let path = store.path_of(2);
+        // A link to itself: no user may open it, the superuser included.
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        let error = store.latest().unwrap_err();
+        assert!(error.kind() == ErrorKind::Io && error.sentence().contains("step-000000000002"), "{error}");
+        assert_eq!(store.newest_of(&[1]).unwrap().unwrap().step, 1);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use selfsame_engine::{Error, ErrorKind, Result};
+use selfsame_engine::{Device, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -68,6 +68,11 @@ pub struct Build {
     pub ptx: String,
     /// The compiler, for example `rustc 1.89.0 (29483883e 2025-08-04)`.
     pub compiler: String,
+    /// XXH3 of the workspace's `Cargo.lock`, which names the versions of external crates; empty outside a workspace, as
+    /// in a published crate.
+    pub dependencies: String,
+    /// Of sums: `canonical`, or `free` with `--cfg selfsame_free_order`, whose bits are nobody else's.
+    pub order: String,
 }
 
 impl Build {
@@ -78,7 +83,54 @@ impl Build {
             source: env!("SELFSAME_SOURCE_HASH").into(),
             ptx: format!("{:016x}", xxh3_64(selfsame_kernels::ptx::SM_80.as_bytes())),
             compiler: env!("SELFSAME_COMPILER").into(),
+            dependencies: env!("SELFSAME_DEPENDENCIES").into(),
+            // The compiler's flags are one for all crates: this is how the engine's loops are built.
+            order: if cfg!(selfsame_free_order) { "free" } else { "canonical" }.into(),
         }
+    }
+
+    /// Each part with its name in sentences and tables; empty where it is not known, as in runs of earlier versions.
+    pub fn facts(&self) -> [(&'static str, &str); 6] {
+        let Build { version, source, ptx, compiler, dependencies, order } = self;
+        [
+            ("version", version),
+            ("sources", source),
+            ("kernels' PTX", ptx),
+            ("compiler", compiler),
+            ("external crates (Cargo.lock)", dependencies),
+            ("order of sums", order),
+        ]
+    }
+}
+
+/// A GPU behind its driver. In strict numerics no bit depends on it, in fast numerics all may.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gpu {
+    /// For example `NVIDIA H100 80GB HBM3`.
+    pub model: String,
+    /// The driver's release and interface, for example `570.86.15, CUDA 12.8`.
+    pub driver: String,
+    /// The library of matrix products that fast numerics use, for example `cuBLAS 12.8.4`; missing where there is none.
+    pub library: Option<String>,
+}
+
+impl Gpu {
+    /// That of `device`, if it is one: kernels on the host have none.
+    pub fn of(device: &Device) -> Option<Gpu> {
+        let gpu = device.gpu()?;
+        let hardware = gpu.hardware()?;
+        Some(Gpu {
+            model: hardware.model.clone(),
+            driver: hardware.driver.clone(),
+            library: gpu.product_library().map(str::to_string),
+        })
+    }
+
+    /// Each part with its name in sentences and tables.
+    pub fn facts(&self) -> [(&'static str, &str); 3] {
+        let library = self.library.as_deref().unwrap_or("none");
+        [("GPU", &self.model), ("GPU driver", &self.driver), ("GPU library", library)]
     }
 }
 
@@ -94,6 +146,9 @@ pub struct Session {
     pub build: Build,
     /// Device name, for example `cpu`.
     pub device: String,
+    /// The GPU that this is; missing for others, and in runs of earlier versions.
+    #[serde(default)]
+    pub gpu: Option<Gpu>,
     /// Instruction set chosen at run time, for example `avx512`.
     pub isa: String,
     /// Threads of the device.
@@ -112,14 +167,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// This process: its command line, platform and the time now. `micro_batches` holds the images of each of them, for
-    /// each rank.
+    /// This process: its command line, platform and the time now, on a device that is no GPU. `micro_batches` holds the
+    /// images of each of them, for each rank.
     pub fn begin(from_step: u64, device: &str, isa: &str, threads: usize, micro_batches: Vec<Vec<usize>>) -> Session {
         Session {
             command: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
             from_step,
             build: Build::this(),
             device: device.into(),
+            gpu: None,
             isa: isa.into(),
             threads,
             ranks: micro_batches.len(),
@@ -129,6 +185,12 @@ impl Session {
             finished: None,
         }
     }
+}
+
+/// What bits may depend on beside the configuration: the facts of a build and of a GPU, without those that are not known.
+pub(crate) fn facts<'a>(build: &'a Build, gpu: Option<&'a Gpu>) -> impl Iterator<Item = (&'static str, &'a str)> {
+    let gpu = gpu.into_iter().flat_map(Gpu::facts);
+    build.facts().into_iter().chain(gpu).filter(|(_, value)| !value.is_empty())
 }
 
 impl Manifest {
@@ -144,10 +206,10 @@ impl Manifest {
         rows.extend(self.data_checksum.clone().map(|sum| ("data checksum", sum)));
         rows.extend(self.weights_hash.clone().map(|hash| ("weights hash", hash)));
         if let Some(session) = self.sessions.last() {
+            // The version is in the first row.
+            let facts = facts(&session.build, session.gpu.as_ref()).filter(|(name, _)| *name != "version");
+            rows.extend(facts.map(|(name, value)| (name, value.to_string())));
             rows.extend([
-                ("compiler", session.build.compiler.clone()),
-                ("sources", session.build.source.clone()),
-                ("kernels' PTX", session.build.ptx.clone()),
                 ("device", session.device.clone()),
                 ("instruction set", session.isa.clone()),
                 ("threads", session.threads.to_string()),
@@ -221,5 +283,36 @@ mod tests {
         ] {
             assert_eq!(rfc3339(seconds), text);
         }
+    }
+
+    #[test]
+    fn a_build_knows_the_versions_of_external_crates_and_the_order() {
+        let Build { dependencies, order, .. } = Build::this();
+        let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
+        assert_eq!(dependencies, format!("{:016x}", xxh3_64(&std::fs::read(lock).unwrap())));
+        assert_eq!(order, "canonical");
+    }
+
+    #[test]
+    fn sessions_of_earlier_versions_are_read_and_their_unknown_facts_left_out() {
+        let mut session = Session::begin(0, "cuda:0", "avx2", 1, vec![vec![16]]);
+        let gpu = Gpu { model: "NVIDIA H100".into(), driver: "570.86.15, CUDA 12.8".into(), library: None };
+        session.gpu = Some(gpu);
+        let mut object = serde_json::to_value(&session).unwrap();
+        assert_eq!(serde_json::from_value::<Session>(object.clone()).unwrap(), session);
+        let names = |session: &Session| -> Vec<&str> {
+            facts(&session.build, session.gpu.as_ref()).map(|(name, _)| name).collect()
+        };
+        let [crates, order] = ["external crates (Cargo.lock)", "order of sums"];
+        let known = ["version", "sources", "kernels' PTX", "compiler"];
+        assert_eq!(names(&session), [&known[..], &[crates, order, "GPU", "GPU driver", "GPU library"]].concat());
+
+        object.as_object_mut().unwrap().remove("gpu").unwrap();
+        for key in ["dependencies", "order"] {
+            object["build"].as_object_mut().unwrap().remove(key).unwrap();
+        }
+        let old: Session = serde_json::from_value(object).unwrap();
+        assert_eq!(names(&old), known);
+        assert_eq!(old.gpu, None);
     }
 }

@@ -75,7 +75,8 @@ impl RunDir {
     /// Errors: `Config` when `mode` does not fit what is there or another process works on it, `Io`.
     pub fn create(path: impl Into<PathBuf>, mode: CreateMode) -> Result<RunDir> {
         let path = path.into();
-        let holds_run = [CONFIG, MANIFEST, METRICS, CHECKPOINTS].iter().any(|name| path.join(name).exists());
+        let holds_run = holds(&path, &[CONFIG, MANIFEST, METRICS, CHECKPOINTS]);
+        let holds_run = holds_run.map_err(|error| atomic::write_error(&path, &error))?;
         match mode {
             CreateMode::New if holds_run => {
                 return Err(Error::new(ErrorKind::Config, path.display().to_string(), "a directory that holds a run")
@@ -95,10 +96,10 @@ impl RunDir {
 
     /// Opens the directory of an existing run for reading.
     ///
-    /// Errors: `Config` when it holds none.
+    /// Errors: `Config` when it holds none; `Io` when that cannot be found out.
     pub fn open(path: impl Into<PathBuf>) -> Result<RunDir> {
         let path = path.into();
-        if !path.join(CONFIG).exists() {
+        if !holds(&path, &[CONFIG]).map_err(|error| Error::io(path.join(CONFIG), &error))? {
             return Err(no_run(&path));
         }
         Ok(RunDir { path, _lock: None })
@@ -253,6 +254,11 @@ impl RunDir {
     }
 }
 
+/// Whether any of `names` is in `folder`. A folder that may not be looked into is an error, not one without them.
+fn holds(folder: &Path, names: &[&str]) -> io::Result<bool> {
+    names.iter().try_fold(false, |found, name| Ok(found || folder.join(name).try_exists()?))
+}
+
 #[track_caller]
 fn no_run(path: &Path) -> Error {
     Error::new(ErrorKind::Config, path.display().to_string(), "no run in this directory")
@@ -311,6 +317,23 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Config);
         }
         assert!(!missing.exists(), "a refused directory is not created");
+    }
+
+    /// Permissions do not bind every user; a link to itself can be followed by nobody.
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_that_cannot_be_looked_into_is_an_io_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (run, file) = (folder.path().join("run"), folder.path().join("plain"));
+        fs::create_dir(&run).unwrap();
+        std::os::unix::fs::symlink(CONFIG, run.join(CONFIG)).unwrap();
+        fs::write(&file, "a file").unwrap();
+        for (path, name) in [(&run, "run"), (&file, "plain"), (&file.join("below"), "plain")] {
+            for error in [RunDir::open(path).unwrap_err(), RunDir::create(path, CreateMode::Resume).unwrap_err()] {
+                assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+                assert!(error.sentence().contains(name), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! The bits are those of one graph: the objective sees the same embeddings, sums over samples meet in one tree, and a
 //! parameter's uses in the objective come behind those in the networks.
 
+use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use selfsame_engine::profile::{Phase, PhaseScope};
 use selfsame_engine::{Array, Comm, Device, Error, ErrorKind, Result, ops};
 use selfsame_models::{Ctx, Updates};
 
-use super::{Clock, Cut, scalar};
+use super::{Clock, Cut, Trainer, scalar};
 use crate::method::{Embeddings, Method, NamedArrays, Step, Views};
 
 /// One step's work: shared by the threads that do it.
@@ -86,12 +87,20 @@ struct Participant {
     ranks: Option<Comm>,
 }
 
+impl Trainer {
+    /// How often any part of the state was written: the same number twice says that nothing was in between.
+    pub(crate) fn writes(&self) -> u64 {
+        self.params.iter().chain(self.optimizer_state.iter()).map(|(_, param)| param.version()).sum()
+    }
+}
+
 impl Job<'_> {
     /// Loss, gradients and buffer updates of the batch.
     ///
     /// # Errors
     /// `Config` when the batch is not the one that the cut is for; `NonFinite` for such a loss; `Numerics` when the
-    /// method or its networks need more of the batch than a part of it; and those of the operations.
+    /// method or its networks need more of the batch than a part of it; `Device` when a thread of its own ended in a
+    /// panic; and those of the operations.
     pub(super) fn run(&self, views: &Views) -> Result<Computed> {
         let images = views.images();
         if !self.cut.is_whole() && images != self.cut.images() {
@@ -105,9 +114,9 @@ impl Job<'_> {
         let parts = if self.cut.is_whole() {
             vec![self.whole(views, 0, (self.context)(), &sum)?]
         } else if self.cut.has_micro_batches() && !self.cut.runs_apart() {
-            on_threads(self.participants()?, |participant| self.lockstep(views, participant, &sum))?
+            on_threads("micro-batch", self.participants()?, |participant| self.lockstep(views, participant, &sum))?
         } else {
-            on_threads(Comm::emulated(self.cut.ranks())?, |comm| self.rank(views, Arc::new(comm), &sum))?
+            on_threads("rank", Comm::emulated(self.cut.ranks())?, |comm| self.rank(views, Arc::new(comm), &sum))?
         };
         joined(parts, sum.finish()?)
     }
@@ -286,13 +295,15 @@ fn roots(z: &Embeddings, dz: &[Option<Array>], images: Range<usize>) -> Result<V
     Ok(roots)
 }
 
-/// Runs every item on a thread of its own (a single one on this) and returns the results in order.
-fn on_threads<T: Send, R: Send>(items: Vec<T>, run: impl Fn(T) -> Result<R> + Sync) -> Result<Vec<R>> {
+/// Runs every item on a thread of its own (a single one on this) and returns the results in order. `what` an item is, and
+/// its number, name it in an error.
+fn on_threads<T: Send, R: Send>(what: &str, items: Vec<T>, run: impl Fn(T) -> Result<R> + Sync) -> Result<Vec<R>> {
     if items.len() == 1 {
         return items.into_iter().map(run).collect();
     }
     let run = &run;
-    let results: Vec<Result<R>> = std::thread::scope(|scope| {
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    std::thread::scope(|scope| {
         let threads: Vec<_> = items
             .into_iter()
             .enumerate()
@@ -305,23 +316,56 @@ fn on_threads<T: Send, R: Send>(items: Vec<T>, run: impl Fn(T) -> Result<R> + Sy
                 std::thread::Builder::new().name(name).spawn_scoped(scope, run)
             })
             .collect();
-        let result = |thread: std::io::Result<std::thread::ScopedJoinHandle<'_, Result<R>>>| match thread {
-            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            Err(error) => Err(Error::new(ErrorKind::Device, "ranks", format!("no thread: {error}"))),
-        };
-        threads.into_iter().map(result).collect()
+        for (i, thread) in threads.into_iter().enumerate() {
+            let ended = |how: String| Error::new(ErrorKind::Device, format!("{what} {i}"), how);
+            match thread.map(|thread| thread.join()) {
+                Ok(Ok(Ok(value))) => done.push(value),
+                // Whoever fails leaves its groups, and others then fail because it left: their errors say less.
+                Ok(Ok(Err(error))) => failed.push((error.kind() == ErrorKind::Device, error)),
+                Ok(Err(panic)) => failed.push((false, ended(format!("a panic: {}", message(&*panic))))),
+                Err(error) => failed.push((false, ended(format!("no thread: {error}")))),
+            }
+        }
     });
-    let (mut done, mut failed) = (Vec::new(), Vec::new());
-    for result in results {
-        match result {
-            Ok(value) => done.push(value),
-            Err(error) => failed.push(error),
+    failed.sort_by_key(|(says_less, _)| *says_less);
+    match failed.into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(done),
+    }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let literal = panic.downcast_ref::<&str>().copied();
+    literal.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three ranks, of which rank 1 does `last` in place of the collective that the others wait in: their error.
+    fn ended(last: impl Fn() -> Result<()> + Sync) -> Error {
+        let run = |comm: Comm| if comm.rank() == 1 { last() } else { comm.barrier() };
+        on_threads("rank", Comm::emulated(3).unwrap(), run).map(drop).unwrap_err()
+    }
+
+    #[test]
+    fn a_rank_that_panics_is_an_error_that_names_it() {
+        let row = 7;
+        let literal = ended(|| panic!("no such row"));
+        let formatted = ended(|| panic!("no row {row}"));
+        for (error, said) in [(literal, "no such row"), (formatted, "no row 7")] {
+            assert_eq!(error.kind(), ErrorKind::Device);
+            assert_eq!(error.sentence(), format!("rank 1: a panic: {said}"));
         }
     }
-    // Whoever fails leaves its groups, and others then fail because it left: their errors say less.
-    failed.sort_by_key(|error| error.kind() == ErrorKind::Device);
-    match failed.into_iter().next() {
-        Some(error) => Err(error),
-        None => Ok(done),
+
+    #[test]
+    fn the_error_of_the_rank_that_failed_is_the_one_that_is_said() {
+        let error = ended(|| Err(Error::new(ErrorKind::Shape, "matmul", "[2, 3] by [4, 5]")));
+        assert_eq!(error.sentence(), "matmul: [2, 3] by [4, 5]");
+        let error = ended(|| Ok(()));
+        assert!(error.sentence().contains("rank 1 has left the group"), "{}", error.sentence());
     }
 }

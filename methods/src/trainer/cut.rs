@@ -97,17 +97,30 @@ impl Cut {
         self.is_whole() || self.batch_norm != BatchNormMode::Local
     }
 
+    /// Refuses this cut of a run that began with micro-batches of these sizes, per rank, where its bits depend on them.
+    ///
+    /// # Errors
+    /// `Numerics` for other statistics groups of batch norm `local`. Runs of earlier versions do not know their sizes.
+    pub(crate) fn expect_groups_of(&self, began: &[Vec<usize>]) -> Result<()> {
+        let own = self.micro_batches();
+        // Which rank computes a group changes no bit.
+        if self.batch_norm != BatchNormMode::Local || began.is_empty() || own.concat() == began.concat() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Numerics, "batch_norm = \"local\"", in_words(&own))
+            .expected(format!("{}, as the run began", in_words(began)))
+            .hint(
+                "each micro-batch is normalised by itself: cut otherwise, the bits are others in strict numerics too; \
+                 give the run's own --ranks and --micro-batch",
+            ))
+    }
+
     /// In words, for the log; `None` for a batch in one piece.
     pub fn describe(&self) -> Option<String> {
         if self.is_whole() {
             return None;
         }
-        let words = |sizes: &[usize]| sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("+");
-        let shares: Vec<String> = self.micro_batches().iter().map(|rank| words(rank)).collect();
-        let mut text = match &shares[..] {
-            [share] => format!("each batch in micro-batches of {share} images"),
-            _ => format!("each batch over {} ranks: {} images", shares.len(), shares.join(", ")),
-        };
+        let mut text = in_words(&self.micro_batches());
         if self.has_micro_batches() {
             text.push_str(if self.runs_apart() { ", with gradient caching" } else { ", in lockstep" });
         }
@@ -132,6 +145,16 @@ impl Cut {
 
     pub(super) fn is_whole(&self) -> bool {
         self.ranks.len() == 1 && !self.has_micro_batches()
+    }
+}
+
+/// Micro-batches of these sizes, per rank.
+fn in_words(ranks: &[Vec<usize>]) -> String {
+    let words = |sizes: &Vec<usize>| sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("+");
+    let shares: Vec<String> = ranks.iter().map(words).collect();
+    match &shares[..] {
+        [share] => format!("each batch in micro-batches of {share} images"),
+        _ => format!("each batch over {} ranks: {} images", shares.len(), shares.join(", ")),
     }
 }
 
@@ -181,5 +204,27 @@ mod tests {
         );
         assert!(!describe(BatchNormMode::Frozen).unwrap().contains("depend"));
         assert_eq!(cut(64, 0, 1).unwrap().describe(), None);
+    }
+
+    #[test]
+    fn another_cut_is_refused_where_the_bits_depend_on_it() {
+        let cut = |sizes: &[&[usize]], batch_norm| {
+            Cut::sizes(sizes.iter().map(|rank| rank.to_vec()).collect(), true, batch_norm).unwrap()
+        };
+        let (one, two) = ([vec![16, 16, 16]], [vec![16, 16], vec![16]]);
+        for batch_norm in [BatchNormMode::Lockstep, BatchNormMode::Frozen] {
+            cut(&[&[48]], batch_norm).expect_groups_of(&one).unwrap();
+        }
+        // The same groups on other ranks, and a run that did not write its own down.
+        let local = |sizes| cut(sizes, BatchNormMode::Local);
+        local(&[&[16, 16, 16]]).expect_groups_of(&two).unwrap();
+        local(&[&[16], &[16, 16]]).expect_groups_of(&one).unwrap();
+        local(&[&[48]]).expect_groups_of(&[]).unwrap();
+        for sizes in [&[&[48][..]][..], &[&[32, 16]], &[&[16], &[32]]] {
+            let error = local(sizes).expect_groups_of(&two).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Numerics);
+            let sentence = error.sentence();
+            assert!(sentence.contains("over 2 ranks: 16+16, 16 images, as the run began"), "{sentence}");
+        }
     }
 }

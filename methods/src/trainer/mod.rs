@@ -279,7 +279,7 @@ impl Trainer {
         let bits = bits.map(|bits| self.with_state(bits, operations)).transpose()?;
         let fingerprint = bits.as_ref().map_or(Duration::ZERO, |bits| bits.time);
         let embeddings = embeddings.as_ref();
-        let ranked = embeddings.filter(|_| self.step == 1 || self.step.is_multiple_of(self.rank_every));
+        let ranked = embeddings.filter(|_| parts::is_watched(self.step, self.rank_every));
         let times = Times { data: waited, forward, backward, optimizer, fingerprint };
         let memory = self.device.memory();
         Ok(StepRecord {

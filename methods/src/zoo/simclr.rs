@@ -8,11 +8,15 @@
 //! ```
 //! Gradient flows through both members of every pair; batch-norm statistics are taken per view over the whole batch.
 //! Loss is the paper's: the authors' code returns twice that.
+//!
+//! The log has, beside effective ranks, how well views pick their partners: `contrast/top1`, the share of views whose
+//! partner is the most similar of all candidates, and `contrast/entropy`, the mean entropy of softmax(similarities / tau)
+//! in nats: ln(2N-1) where nothing is told apart.
 
 use selfsame_autograd::ParamVisitor;
 use selfsame_engine::Result;
 use selfsame_kernels::math;
-use selfsame_losses::{NtXent, nt_xent_ranks};
+use selfsame_losses::{NtXent, nt_xent_ranks, nt_xent_watched};
 use selfsame_models::backbones::Backbone;
 use selfsame_models::heads::{Mlp, MlpOpts};
 use selfsame_models::{Ctx, Module};
@@ -54,7 +58,8 @@ warmup_epochs = 10.0
         };
         let projector = Mlp::new(&init.at("projector"), &[features, hidden, config.at_least("dim", 1)?], head)?;
         let nt_xent = NtXent { temperature: config.positive("temperature")?, ..NtXent::default() };
-        Ok(Box::new(SimClr { encoder, projector, nt_xent }))
+        let log_every = config.at_least("log_every", 1)? as u64;
+        Ok(Box::new(SimClr { encoder, projector, nt_xent, log_every }))
     },
     facts: &[Fact {
         formula: "ln(2N-1)",
@@ -68,6 +73,7 @@ struct SimClr {
     encoder: Box<dyn Backbone>,
     projector: Mlp,
     nt_xent: NtXent,
+    log_every: u64,
 }
 
 impl Method for SimClr {
@@ -81,7 +87,14 @@ impl Method for SimClr {
 
     fn objective(&self, z: &Embeddings, cx: &Ctx) -> Result<Step> {
         let (z0, z1) = (z.get("z0")?, z.get("z1")?);
-        Ok(Step::new(nt_xent_ranks(z0, z1, &self.nt_xent, cx.ranks())?).embeddings(z0))
+        if !parts::is_watched(cx.steps_done() + 1, self.log_every) {
+            return Ok(Step::new(nt_xent_ranks(z0, z1, &self.nt_xent, cx.ranks())?).embeddings(z0));
+        }
+        let (loss, contrast) = nt_xent_watched(z0, z1, None, None, &self.nt_xent, cx.ranks())?;
+        Ok(Step::new(loss)
+            .embeddings(z0)
+            .scalar("contrast/top1", contrast.top1)
+            .scalar("contrast/entropy", contrast.entropy))
     }
 
     fn encoder(&self) -> &dyn Backbone {

@@ -182,13 +182,15 @@ fn cuts_on_a_device_with_kernels_have_the_bits_of_the_cpu() {
 fn local_batch_norm_has_one_group_per_micro_batch() {
     // Blocks of 16 images are what local groups are when micro-batches have 16 images.
     let blocks = trained(&BLOCKS, cut(&[&[64]], CACHED, Lockstep), 2).unwrap();
-    let local = |sizes: &[&[usize]]| trained(&BATCH_NORM, cut(sizes, CACHED, Local), 2).unwrap();
-    for sizes in [&[&[16, 16, 16, 16][..]][..], &[&[16, 16], &[16, 16]]] {
-        let found = local(sizes);
-        assert_eq!(found.numbers, blocks.numbers);
-        assert!(found.state == blocks.state);
+    let local = |sizes: &[&[usize]], cached| trained(&BATCH_NORM, cut(sizes, cached, Local), 2).unwrap();
+    for cached in [CACHED, TOGETHER] {
+        for sizes in [&[&[16, 16, 16, 16][..]][..], &[&[16, 16], &[16, 16]], &[&[16], &[16], &[16], &[16]]] {
+            let found = local(sizes, cached);
+            assert_eq!(found.numbers, blocks.numbers, "{sizes:?}, {cached}");
+            assert!(found.state == blocks.state, "{sizes:?}, {cached}");
+        }
     }
-    assert!(local(&[&[32, 32]]).state != blocks.state, "the cut did not matter");
+    assert!(local(&[&[32, 32]], CACHED).state != blocks.state, "the cut did not matter");
 }
 
 #[test]

@@ -233,6 +233,24 @@ fn what_differs_is_said_before_running() {
     assert_eq!((difference.step, difference.field), (2, Field::State));
 }
 
+/// Two statistics groups of 16 images: on one rank as recorded, on two ranks, and no others.
+#[test]
+fn a_run_with_local_batch_norm_is_replayed_in_its_groups_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let local = ["epochs=2", "batch_norm=local", "micro_batch=16", "checkpoint_every=1"];
+    let recorded = record(METHODS[0], &folder.path().join("run"), 32, 32, &local);
+    for execution in [recorded.execution(1).unwrap(), Execution { ranks: 2, ..on(2) }] {
+        let verdict = replayed(&recorded, None, execution).unwrap();
+        assert!(verdict.difference.is_none() && verdict.through == 2, "{verdict:?}");
+    }
+    // From the beginning and from a checkpoint.
+    for steps in [None, Some((2, 2))] {
+        let refused = replayed(&recorded, steps, on(2)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Numerics);
+        assert!(refused.sentence().contains("micro-batches of 16+16 images, as the run began"), "{refused}");
+    }
+}
+
 /// A run that records everything, every second step.
 #[test]
 fn sparse_and_dense_recordings_replay_as_well() {

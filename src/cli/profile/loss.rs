@@ -124,6 +124,6 @@ impl LossForm {
 
     /// Runs it on `rows` rows for the memory alone.
     pub(super) fn probe(&self, rows: usize, device: &Device) -> Result<Probe> {
-        Ok(Probe { batch: rows, log: self.run(rows, (2, 0), device, None)?.memory })
+        Ok(Probe { batch: rows, is_cut: false, log: self.run(rows, (2, 0), device, None)?.memory })
     }
 }

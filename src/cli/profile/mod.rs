@@ -18,6 +18,7 @@ use std::time::Duration;
 use selfsame_data::{Split, open};
 use selfsame_engine::profile::{MemoryLog, Plan, Probe, Recording, Roof, Trace, Written, plan};
 use selfsame_engine::{Device, Error, ErrorKind, Result};
+use selfsame_kernels::order::LEAF;
 use selfsame_methods::profile::{Profiled, Request, probe_batches};
 use selfsame_methods::{Config, MethodSpec, method, settings};
 use serde_json::{Value, json};
@@ -152,11 +153,11 @@ impl Subject {
 
     /// The memory of `batch`, from two small ones.
     fn plan(&self, batch: usize, args: &Args) -> Result<Option<Plan>> {
-        let images = match self {
-            Subject::Method { request, .. } => request.data.len(),
-            Subject::Loss(_) => usize::MAX,
+        let (images, unit) = match self {
+            Subject::Method { request, .. } => (request.data.len(), request.unit()?),
+            Subject::Loss(_) => (usize::MAX, LEAF),
         };
-        let [small, large] = probe_batches(batch, images);
+        let [small, large] = probe_batches(batch, images, unit);
         let probe = |batch| self.probe(batch, &args.compute.open()?);
         Ok(plan(&probe(small)?, &probe(large)?, batch))
     }

@@ -5,8 +5,10 @@
 //! - [`commit`]: of which sources.
 //! - [`row`]: the result of one arm, kept under a key of all that it depends on.
 //! - [`page`]: the results as a page.
+//! - [`check`]: whether they are those of another page.
 
 mod arms;
+mod check;
 mod commit;
 mod page;
 mod row;
@@ -28,6 +30,7 @@ use super::pretrain::stopped;
 use super::progress::Progress;
 use super::{Outcome, Registry};
 use arms::{ARMS, Arm};
+use check::Compared;
 use page::Entry;
 use row::{Key, Row};
 
@@ -46,6 +49,9 @@ pub(crate) struct Args {
     /// Write the page there, from all results so far
     #[arg(long, value_name = "FILE.md")]
     page: Option<PathBuf>,
+    /// Compare the results with those on a page that was written before, say of another machine or of older code
+    #[arg(long, value_name = "FILE.md", conflicts_with = "plan")]
+    check: Option<PathBuf>,
     /// Say what would run, and run nothing
     #[arg(long)]
     plan: bool,
@@ -94,12 +100,30 @@ pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<
         return Ok(Outcome::Done);
     }
     let page = page::page(&entries);
+    let outcome = args.check.as_deref().map(|published| against(&page, published, out)).transpose()?;
     match &args.page {
-        Some(path) => std::fs::write(path, page)
-            .map_err(|error| Error::new(ErrorKind::Io, path.display().to_string(), error.to_string()))?,
-        None => out.text(&page)?,
+        Some(path) => std::fs::write(path, page).map_err(|error| Error::io(path, &error))?,
+        None if args.check.is_none() => out.text(&page)?,
+        None => {}
     }
-    Ok(Outcome::Done)
+    Ok(outcome.unwrap_or(Outcome::Done))
+}
+
+/// Prints how the rows of `page` compare with those of the page at `published`.
+fn against(page: &str, published: &Path, out: &mut Output) -> Result<Outcome> {
+    let text = std::fs::read_to_string(published).map_err(|error| Error::io(published, &error))?;
+    let compared = check::compared(page, &text);
+    if compared.is_empty() {
+        return Err(Error::new(ErrorKind::Config, published.display().to_string(), "none of these arms and seeds")
+            .expected("a page that `selfsame study methods --page` wrote"));
+    }
+    for Compared { arm, seed, differences } in &compared {
+        let found = if differences.is_empty() { "the same".into() } else { differences.join("; ") };
+        out.text(&format!("{arm:<40} seed {seed}  {found}"))?;
+    }
+    let same = compared.iter().filter(|row| row.differences.is_empty()).count();
+    out.text(&format!("{same} of {} rows have the same results as {}", compared.len(), published.display()))?;
+    Ok(if same == compared.len() { Outcome::Done } else { Outcome::Difference })
 }
 
 /// The arms called `names`, or all, once per seed.

@@ -38,13 +38,13 @@ pub(super) fn page(entries: &[Entry]) -> String {
     }
     text.push_str(
         "| arm | seed | kNN % | untrained % | linear % | embedding std | embedding rank | feature rank | in use | \
-         steps | s | MiB | expected | found | key |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+         steps | s | MiB | expected | found | weights | key |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for Entry { arm, is_fresh, row, .. } in entries {
         let whole = row_of(entries, arm.method, row.seed);
         let optional = |value: Option<f64>, digits| value.map_or("-".into(), |value| format!("{value:.digits$}"));
         text.push_str(&format!(
-            "| {} | {} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {} | {} | {:.0} | {:.0} | {} | {} | {}{} |\n",
+            "| {} | {} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {} | {} | {:.0} | {:.0} | {} | {} | {} | {}{} |\n",
             arm.name,
             row.seed,
             100.0 * row.knn,
@@ -59,6 +59,7 @@ pub(super) fn page(entries: &[Entry]) -> String {
             row.peak_bytes as f64 / (1024.0 * 1024.0),
             arm.claim.name(),
             found(arm.claim, row, whole),
+            row.weights_hash.get(..8).unwrap_or_default(),
             row.key.short(),
             if *is_fresh { "" } else { ", out of date" },
         ));
@@ -66,8 +67,9 @@ pub(super) fn page(entries: &[Entry]) -> String {
     text.push_str(
         "\n\"Found\" says whether an arm does what is expected: *learns* is a kNN accuracy at least five points above the\n\
          untrained encoder's; *collapses* is an embedding std, an embedding rank or a share of prototypes in use below half\n\
-         of the method's own; *loses* gives the points of kNN accuracy against the method with the same seed. The key\n\
-         stands for the code and the configuration: a row of another key is out of date.\n",
+         of the method's own; *loses* gives the points of kNN accuracy against the method with the same seed. \"Weights\"\n\
+         begins the hash of the trained weights. The key stands for the code and the configuration: a row of another key\n\
+         is out of date. `selfsame study methods --check` compares results with those of this page.\n",
     );
     text.push_str(&gains(entries));
     text.push_str(&origins(entries));
