@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Only these arms
     #[arg(long, value_delimiter = ',', value_name = "ARM,ARM,...")]
     arms: Vec<String>,
+    /// Only the first N seeds of each arm
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    seeds: Option<u32>,
     /// Folder of the runs and their results; what is there and not out of date is not run again
     #[arg(long, default_value = "runs/study", value_name = "DIR")]
     out: PathBuf,
@@ -63,7 +66,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, registry: &Registry, out: &mut Output) -> Result<Outcome> {
-    let chosen = chosen(&args.arms)?;
+    let chosen = chosen(&args.arms, args.seeds.unwrap_or(u32::MAX))?;
     let stop = interrupt::listen()?;
     let mut entries = Vec::new();
     for (arm, seed) in chosen {
@@ -126,8 +129,8 @@ fn against(page: &str, published: &Path, out: &mut Output) -> Result<Outcome> {
     Ok(if same == compared.len() { Outcome::Done } else { Outcome::Difference })
 }
 
-/// The arms called `names`, or all, once per seed.
-fn chosen(names: &[String]) -> Result<Vec<(&'static Arm, u32)>> {
+/// The arms called `names`, or all, once for each of the first `seeds` seeds that they have.
+fn chosen(names: &[String], seeds: u32) -> Result<Vec<(&'static Arm, u32)>> {
     for name in names {
         if !ARMS.iter().any(|arm| arm.name == name) {
             let error = Error::new(ErrorKind::Config, format!("arm '{name}'"), "no such arm of the study");
@@ -138,7 +141,7 @@ fn chosen(names: &[String]) -> Result<Vec<(&'static Arm, u32)>> {
         }
     }
     let chosen = ARMS.iter().filter(|arm| names.is_empty() || names.iter().any(|name| name == arm.name));
-    Ok(chosen.flat_map(|arm| (0..arm.seeds()).map(move |seed| (arm, seed))).collect())
+    Ok(chosen.flat_map(|arm| (0..arm.seeds().min(seeds)).map(move |seed| (arm, seed))).collect())
 }
 
 /// The method's defaults, the recipe of all arms, the method's own for small images, the arm's settings, those given.
@@ -220,8 +223,16 @@ mod tests {
     }
 
     #[test]
+    fn an_arm_is_run_once_for_each_of_its_first_seeds() {
+        let seeds = |seeds| -> Vec<u32> {
+            chosen(&["simclr".into(), "byol".into()], seeds).unwrap().into_iter().map(|(_, seed)| seed).collect()
+        };
+        assert_eq!((seeds(u32::MAX), seeds(2), seeds(1)), (vec![0, 1, 2, 0], vec![0, 1, 0], vec![0, 0]));
+    }
+
+    #[test]
     fn an_unknown_arm_gets_the_nearest() {
-        let error = chosen(&["byol-no-predictr".into()]).map(drop).unwrap_err();
+        let error = chosen(&["byol-no-predictr".into()], 1).map(drop).unwrap_err();
         assert!(error.sentence().contains("byol-no-predictor"), "{}", error.sentence());
     }
 }
