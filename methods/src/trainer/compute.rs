@@ -25,7 +25,7 @@ use selfsame_engine::profile::{Phase, PhaseScope};
 use selfsame_engine::{Array, Comm, Device, Error, ErrorKind, Result, ops};
 use selfsame_models::{Ctx, Updates};
 
-use super::{Clock, Cut, Trainer, scalar};
+use super::{Clock, Cut, scalar};
 use crate::method::{Embeddings, Method, NamedArrays, Step, Views};
 
 /// One step's work: shared by the threads that do it.
@@ -85,13 +85,6 @@ struct Participant {
     peers: Comm,
     /// All ranks; held by each rank's first micro-batch.
     ranks: Option<Comm>,
-}
-
-impl Trainer {
-    /// How often any part of the state was written: the same number twice says that nothing was in between.
-    pub(crate) fn writes(&self) -> u64 {
-        self.params.iter().chain(self.optimizer_state.iter()).map(|(_, param)| param.version()).sum()
-    }
 }
 
 impl Job<'_> {

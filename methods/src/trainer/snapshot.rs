@@ -20,6 +20,11 @@ impl Trainer {
         TensorFile { tensors, metadata }.to_bytes()
     }
 
+    /// How often any part of the state was written: the same number twice says that nothing was in between.
+    pub(crate) fn writes(&self) -> u64 {
+        self.params.iter().chain(self.optimizer_state.iter()).map(|(_, param)| param.version()).sum()
+    }
+
     /// Takes over the state of a [`snapshot`](Self::snapshot). `name` is for errors. Nothing changes unless all fits.
     ///
     /// # Errors
