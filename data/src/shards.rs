@@ -18,7 +18,8 @@
 use crate::dataset::{Dataset, DatasetInfo, Sample, Split, check_index};
 use crate::image::{Bitmap, check_shape};
 use crate::mapped::MappedFile;
-use bincode::{Decode, Encode};
+use bincode::error::DecodeError;
+use bincode::{Decode, Encode, decode_from_slice};
 use selfsame_engine::{Error, ErrorKind, Result};
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -29,8 +30,8 @@ const MAGIC: [u8; 8] = *b"SELFSHRD";
 const VERSION: u32 = 1;
 const PRELUDE: usize = 36;
 
-/// The longest index that is decoded, in bytes.
-const MAX_INDEX: usize = 1 << 30;
+/// More than a byte of an encoded index can stand for in memory: an empty class name is one byte, and a `String` 24.
+const INDEX_DENSITY: usize = 32;
 
 /// What a shard says about its images.
 #[derive(Debug, PartialEq, Encode, Decode)]
@@ -207,9 +208,7 @@ fn parse(bytes: &[u8]) -> std::result::Result<(Index, Vec<usize>, u64), String> 
         return Err(format!("checksum {found:016x}, recorded as {checksum:016x}"));
     }
     let encoded = &body[pixel_bytes as usize..];
-    let config = bincode::config::standard().with_limit::<MAX_INDEX>();
-    let (index, used): (Index, usize) = bincode::decode_from_slice(encoded, config)
-        .map_err(|error| format!("an index that does not decode: {error}"))?;
+    let (index, used) = decode_index(encoded).map_err(|error| format!("an index that does not decode: {error}"))?;
     if used != encoded.len() {
         return Err(format!("{} bytes after the index", encoded.len() - used));
     }
@@ -228,6 +227,19 @@ fn parse(bytes: &[u8]) -> std::result::Result<(Index, Vec<usize>, u64), String> 
         return Err(format!("{} images of {} bytes in {pixel_bytes} bytes", index.images.len(), end - PRELUDE));
     }
     Ok((index, offsets, checksum))
+}
+
+/// The index and the bytes it takes. No length in it makes the decoder take more memory than so many bytes justify.
+fn decode_index(encoded: &[u8]) -> std::result::Result<(Index, usize), DecodeError> {
+    let config = bincode::config::standard();
+    // A limit is part of the configuration's type, so that a few stand for all.
+    match encoded.len().saturating_mul(INDEX_DENSITY) {
+        ..=0x4000 => decode_from_slice(encoded, config.with_limit::<0x4000>()),
+        ..=0x40_0000 => decode_from_slice(encoded, config.with_limit::<0x40_0000>()),
+        ..=0x4000_0000 => decode_from_slice(encoded, config.with_limit::<0x4000_0000>()),
+        ..=0x8_0000_0000 => decode_from_slice(encoded, config.with_limit::<0x8_0000_0000>()),
+        _ => Err(DecodeError::LimitExceeded),
+    }
 }
 
 /// A packed data set.
@@ -361,6 +373,19 @@ mod tests {
         let huge = Entry { height: u32::MAX, width: u32::MAX, ..entry };
         assert!(parse(&wrap(&[7; 6], &index(vec![huge; 3]))).is_err());
         assert!(parse(&wrap(&[7; 12], &[index(vec![entry; 2]), vec![0]].concat())).is_err());
+    }
+
+    #[test]
+    fn a_length_beyond_the_index_takes_no_memory() {
+        // Shard 0 of 1, whose source announces 500,000,000 bytes.
+        let announced = [&[0, 1, 0xfc][..], &500_000_000u32.to_le_bytes(), b"scenes"].concat();
+        assert!(matches!(decode_index(&announced), Err(DecodeError::LimitExceeded)));
+        // The densest index there is: empty names alone, and the smallest entries.
+        let classes = vec![String::new(); 100_000];
+        let images = vec![Entry { height: 1, width: 1, channels: 1, label: None }; 100_000];
+        let index = Index { shard: 0, shards: 1, source: String::new(), source_checksum: 0, classes, images };
+        let encoded = bincode::encode_to_vec(&index, bincode::config::standard()).unwrap();
+        assert_eq!(decode_index(&encoded).unwrap(), (index, encoded.len()));
     }
 
     proptest! {

@@ -61,8 +61,10 @@ fn damage() -> impl Strategy<Value = Damage> {
     // Lengths that a parser might believe, beside any bytes.
     let lengths = prop_oneof![Just(u64::MAX), Just(i64::MAX as u64), Just(1 << 40), Just(1 << 31), any::<u64>()];
     let bytes = || {
-        let lengths = lengths.clone().prop_map(|length| length.to_le_bytes().to_vec());
-        prop_oneof![prop::collection::vec(any::<u8>(), 0..40), lengths]
+        let written = lengths.clone().prop_map(|length| length.to_le_bytes().to_vec());
+        // As bincode writes a length beyond 65,535: a mark, then four bytes.
+        let marked = any::<u32>().prop_map(|length| [&[0xfc][..], &length.to_le_bytes()].concat());
+        prop_oneof![prop::collection::vec(any::<u8>(), 0..40), written, marked]
     };
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..200).prop_map(Damage::Replace),
