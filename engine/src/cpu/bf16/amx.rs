@@ -5,17 +5,14 @@
 //! it neither uses nor keeps. They hold their contents from one piece of assembly to the next.
 #![allow(unsafe_code)]
 
-use super::{BLOCK, Run, Session, Unit, plain};
-use selfsame_kernels::isa::Isa;
+use super::{BLOCK, Run};
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
-use std::marker::PhantomData;
-use std::sync::OnceLock;
 
-/// Whether the machine has the unit, the system lets this process use it, and it computes what `plain` computes.
-pub(super) fn is_present() -> bool {
-    static PRESENT: OnceLock<bool> = OnceLock::new();
-    *PRESENT.get_or_init(|| has_instructions() && is_permitted() && agrees())
+/// Whether the machine has the unit, and the system lets this process use it: asked once for all threads, present and
+/// future.
+pub(super) fn is_permitted() -> bool {
+    has_instructions() && ask()
 }
 
 fn has_instructions() -> bool {
@@ -28,8 +25,7 @@ fn has_instructions() -> bool {
     last >= 7 && leaf.edx & (BF16 | TILE) == BF16 | TILE
 }
 
-/// Asks the system, once for all threads, present and future.
-fn is_permitted() -> bool {
+fn ask() -> bool {
     const ARCH_PRCTL: i64 = 158;
     const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
     const TILE_DATA: u64 = 18;
@@ -46,24 +42,6 @@ fn is_permitted() -> bool {
         );
     }
     result == 0
-}
-
-/// Compares one product of numbers of all signs and sizes with `plain`.
-fn agrees() -> bool {
-    // Exponents from -111 to 0: products are flushed, too.
-    let bits = |i: usize, factor: usize| {
-        let product = i * factor;
-        ((product ^ (product >> 7)) as u16 & 0xbfff) | 0x0800
-    };
-    let left: Vec<u16> = (0..2 * BLOCK).map(|i| bits(i, 40503)).collect();
-    let right: Vec<u16> = (0..2 * BLOCK).map(|i| bits(i, 60493)).collect();
-    let runs = [Run { left: &left, right: &right }];
-    let [mut by_unit, mut by_loops] = [[0f32; BLOCK]; 2];
-    // SAFETY: the instructions are there and permitted: this is asked after both.
-    unsafe { configure() };
-    Session { unit: Unit::Amx, this_thread: PhantomData }.product(&runs, &mut by_unit, super::EDGE);
-    plain::product(Isa::detect(), &runs, &mut by_loops, super::EDGE);
-    by_unit.iter().zip(&by_loops).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
 /// What `ldtilecfg` reads.

@@ -1,5 +1,5 @@
-//! The same products in loops, and the sums of blocks. Here the flushing of subnormal numbers costs what the matrix unit
-//! saves: this is for the bits, not for speed.
+//! The same products in loops, and the sums of blocks. Each sum is flushed by hand here, which costs far more than the
+//! product itself: this is for the bits, not for speed.
 
 use super::{BLOCK, EDGE, Run};
 use selfsame_kernels::bf16::{flushed, fma_flushed};

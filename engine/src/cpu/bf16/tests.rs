@@ -1,4 +1,4 @@
-//! Both units, on every instruction set, against the reference.
+//! All units, on every instruction set, against the reference.
 
 use super::*;
 use crate::bf16;
@@ -35,14 +35,15 @@ fn assert_product([m, n, k]: [usize; 3], exponents: Range<u64>, seed: u64) {
         let right = Operand { data: &b, lines: n, positions: k, line_stride: 1, position_stride: n };
         let (left, right) = (Packed::new(&cx, &left, Side::Left), Packed::new(&cx, &right, Side::Right));
         let blocks = 0..k.div_ceil(EDGE);
-        let mut sums = [f32::NAN; BLOCK];
-        let unit = Unit::beside(isa);
         let run = Run { left: left.blocks(0, blocks.clone()), right: right.blocks(0, blocks) };
-        unit.open().product(&[run], &mut sums, EDGE);
-        for (i, row) in expected.chunks(n).enumerate() {
-            let found: Vec<u32> = sums[i * EDGE..][..n].iter().map(|x| x.to_bits()).collect();
-            let row: Vec<u32> = row.iter().map(|x| x.to_bits()).collect();
-            assert_eq!(found, row, "row {i} of {m} x {n} x {k}, exponents {exponents:?}, {unit:?}");
+        for unit in Unit::present(isa) {
+            let mut sums = [f32::NAN; BLOCK];
+            unit.open().product(&[run], &mut sums, EDGE);
+            for (i, row) in expected.chunks(n).enumerate() {
+                let found: Vec<u32> = sums[i * EDGE..][..n].iter().map(|x| x.to_bits()).collect();
+                let row: Vec<u32> = row.iter().map(|x| x.to_bits()).collect();
+                assert_eq!(found, row, "row {i} of {m} x {n} x {k}, exponents {exponents:?}, {unit:?}");
+            }
         }
     }
 }
@@ -72,10 +73,22 @@ fn the_least_normal_number_is_told_from_what_rounds_to_it() {
             let operand = |data| Operand { data, lines: 1, positions: 3, line_stride: 3, position_stride: 1 };
             let (left, right) =
                 (Packed::new(&cx, &operand(&a), Side::Left), Packed::new(&cx, &operand(&b), Side::Right));
-            let mut sums = [f32::NAN; BLOCK];
-            let unit = Unit::beside(isa);
-            unit.open().product(&[Run { left: left.blocks(0, 0..1), right: right.blocks(0, 0..1) }], &mut sums, EDGE);
-            assert_eq!(sums[0], expected, "{unit:?}");
+            for unit in Unit::present(isa) {
+                let mut sums = [f32::NAN; BLOCK];
+                let run = Run { left: left.blocks(0, 0..1), right: right.blocks(0, 0..1) };
+                unit.open().product(&[run], &mut sums, EDGE);
+                assert_eq!(sums[0], expected, "{unit:?}");
+            }
         }
+    }
+}
+
+/// Were the vectors of a processor found not to agree, products would silently be slow.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[test]
+fn vectors_of_x86_64_serve_wherever_they_are() {
+    for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::PORTABLE) {
+        assert!(Unit::present(isa).contains(&Unit::Vectors(isa)), "{isa}");
+        assert_ne!(Unit::beside(isa), Unit::Plain(isa), "{isa}");
     }
 }
