@@ -40,6 +40,7 @@ fn record(op: Box<dyn Op>, x: &[&Tensor], at: &'static Location<'static>) -> Res
     if !tracked {
         return Ok(outputs.into_iter().map(Tensor::constant).collect());
     }
+    saved.leave_to_inputs(&arrays, |input| x[input].origin().is_some_and(Origin::is_rematerialized));
     saved.claim();
     let region = profiler.and_then(|p| p.region());
     let untracked: Vec<bool> = (0..outputs.len()).map(|i| saved.is_untracked(i)).collect();

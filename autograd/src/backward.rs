@@ -73,11 +73,7 @@ impl Pass {
     #[track_caller]
     pub(crate) fn advance(&mut self) -> Result<bool> {
         let Some((_, (node, dy))) = self.pending.pop_last() else { return Ok(false) };
-        let Some(work) = node.take_work() else {
-            return Err(Error::new(ErrorKind::Stale, "backward", format!("{} a second time", node.name))
-                .expected("one backward per forward: saved arrays are released as they are used")
-                .hint("add losses that share a graph before calling backward"));
-        };
+        let work = node.take_work()?;
         for edge in node.edges.iter().flatten() {
             edge.origin.params().into_iter().try_for_each(Snapshot::check)?;
         }
@@ -105,8 +101,9 @@ impl Pass {
     }
 
     /// Runs the backward of one operation and delivers what it returns.
-    fn step(&mut self, node: &Node, op: &dyn Op, saved: Saved, dy: Vec<Option<Array>>) -> Result<()> {
+    fn step(&mut self, node: &Node, op: &dyn Op, mut saved: Saved, dy: Vec<Option<Array>>) -> Result<()> {
         let want: Vec<bool> = node.edges.iter().map(Option::is_some).collect();
+        saved.fetch(&node.edges)?;
         let dx = op.vjp(&saved, &dy, &want)?;
         if let Some(log) = dy.iter().flatten().next().and_then(|dy| dy.device().op_log()) {
             let module = module_of(node.edges.iter().flatten().map(|edge| &edge.origin));
@@ -202,6 +199,36 @@ mod tests {
         assert!(device.memory().live <= before + 2 * (8 << 16));
         drop((grads, loss));
         assert_eq!(device.memory().live, before);
+    }
+
+    /// What batch norm made is not kept for the operation behind it: there is x, and nothing else of its size.
+    #[test]
+    fn a_rematerialized_output_is_not_kept() {
+        let elements = 1 << 16;
+        let values: Vec<f64> = (0..elements).map(|i| (i % 7) as f64 - 3.0).collect();
+        let device = Device::cpu_with(1).unwrap();
+        let x = Tensor::leaf(Array::from_slice(&values, &[elements / 16, 16], &device).unwrap());
+        let rows = Rows::of(x.shape(), 0).unwrap();
+        let options = crate::ops::BatchNorm { eps: 1e-5, rows, stats: crate::ops::BatchStats::Batch(None) };
+        let before = device.memory().live;
+        let of = |y: Tensor| y.square().unwrap().sum_all().unwrap();
+        let again = of(x.batch_norm_relu(None, None, &options).unwrap().y);
+        assert!(device.memory().live < before + 4 * elements, "{}", device.memory().live - before);
+        let kept = of(x.batch_norm(None, None, &options).unwrap().y.relu().unwrap());
+        assert!(device.memory().live >= before + 8 * elements);
+        let [again, kept] = [again, kept].map(|loss| loss.backward().unwrap());
+        assert_eq!(grad(&again, &x), grad(&kept, &x));
+    }
+
+    #[test]
+    fn an_output_that_two_losses_read_is_gone_after_the_first_backward() {
+        let x = leaf(&[1.0, 2.0, 4.0]).reshape(&[3, 1]).unwrap();
+        let rows = Rows::of(x.shape(), 0).unwrap();
+        let options = crate::ops::BatchNorm { eps: 1e-5, rows, stats: crate::ops::BatchStats::Batch(None) };
+        let y = x.batch_norm_relu(None, None, &options).unwrap().y;
+        let losses = [y.square().unwrap(), y.tanh().unwrap()].map(|y| y.sum_all().unwrap());
+        losses[1].backward().unwrap();
+        assert_eq!(losses[0].backward().unwrap_err().kind(), ErrorKind::Stale);
     }
 
     #[test]

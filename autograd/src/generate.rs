@@ -66,6 +66,10 @@ impl Op for Arc<dyn Op> {
     fn vjp(&self, saved: &Saved, dy: &[Option<Array>], want: &[bool]) -> Result<Vec<Option<Cotangent>>> {
         (**self).vjp(saved, dy, want)
     }
+
+    fn rematerialize(&self, saved: &Saved) -> Result<Array> {
+        (**self).rematerialize(saved)
+    }
 }
 
 /// A source of shapes, values and layouts. Two of the same seed, name and number give the same.

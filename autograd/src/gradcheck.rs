@@ -242,6 +242,10 @@ mod tests {
             let dx = self.op.vjp(saved, dy, want)?;
             dx.into_iter().map(|d| d.map(|d| d.scale(self.factor)).transpose()).collect()
         }
+
+        fn rematerialize(&self, saved: &Saved) -> Result<Array> {
+            self.op.rematerialize(saved)
+        }
     }
 
     #[test]

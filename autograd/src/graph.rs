@@ -8,6 +8,7 @@ use crate::derive::Derived;
 use crate::op::{Op, Saved};
 use crate::param::Snapshot;
 use crate::recompute::Segment;
+use selfsame_engine::{Array, Error, ErrorKind, Result};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +42,11 @@ impl Origin {
             (Origin::Node(a, i), Origin::Node(b, j)) => Arc::ptr_eq(a, b) && i == j,
             _ => false,
         }
+    }
+
+    /// Whether this can be computed again, and so need not be kept.
+    pub(crate) fn is_rematerialized(&self) -> bool {
+        matches!(self, Origin::Node(node, 0) if node.rematerializes)
     }
 
     /// The parameters that this is, or is derived from; none for what a node or the caller made.
@@ -79,16 +85,34 @@ pub(crate) struct Node {
     pub(crate) outputs: usize,
     /// Per input: `None` for an untracked one.
     pub(crate) edges: Vec<Option<Edge>>,
+    /// Whether its first output can be computed again until its backward has run.
+    rematerializes: bool,
     work: Mutex<Option<Work>>,
 }
 
 impl Node {
     pub(crate) fn new(seq: u64, name: &'static str, outputs: usize, edges: Vec<Option<Edge>>, work: Work) -> Arc<Node> {
-        Arc::new(Node { seq, name, outputs, edges, work: Mutex::new(Some(work)) })
+        let rematerializes = matches!(&work, Work::Op { saved, .. } if saved.has_rematerialized_output());
+        Arc::new(Node { seq, name, outputs, edges, rematerializes, work: Mutex::new(Some(work)) })
     }
 
-    pub(crate) fn take_work(&self) -> Option<Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// What is left to do, once.
+    pub(crate) fn take_work(&self) -> Result<Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(|| self.is_used_up())
+    }
+
+    /// The first output, which nobody kept.
+    pub(crate) fn rematerialize(&self) -> Result<Array> {
+        match &mut *self.work.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(Work::Op { op, saved, at, .. }) => saved.rematerialize(op.as_ref()).map_err(|e| e.located(at)),
+            _ => Err(self.is_used_up()),
+        }
+    }
+
+    fn is_used_up(&self) -> Error {
+        Error::new(ErrorKind::Stale, "backward", format!("{} a second time", self.name))
+            .expected("one backward per forward: saved arrays are released as they are used")
+            .hint("add losses that share a graph before calling backward")
     }
 }
 

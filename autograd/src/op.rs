@@ -2,6 +2,7 @@
 
 use crate::Cotangent;
 use crate::generate::{Case, Gen};
+use crate::graph::{Edge, Origin};
 use selfsame_engine::profile::Owner;
 use selfsame_engine::{Array, Error, ErrorKind, Result};
 
@@ -41,20 +42,40 @@ pub trait Op: Send + Sync + 'static {
     /// # Errors
     /// What the primitives return.
     fn vjp(&self, saved: &Saved, dy: &[Option<Array>], want: &[bool]) -> Result<Vec<Option<Cotangent>>>;
+
+    /// The first output once more, to the bit, from what the forward kept. Asked for only where the forward called
+    /// [`Saved::rematerializes`].
+    ///
+    /// # Errors
+    /// `Config` where there is no such way; what the primitives return.
+    fn rematerialize(&self, _saved: &Saved) -> Result<Array> {
+        Err(Error::new(ErrorKind::Config, self.spec().name, "an output that was to be computed again")
+            .expected("an operation that defines rematerialize"))
+    }
 }
 
 /// What a forward keeps for its backward, released as soon as the backward has run.
 #[derive(Default)]
 pub struct Saved {
-    arrays: Vec<Array>,
+    arrays: Vec<Kept>,
     shapes: Vec<Vec<usize>>,
     untracked: Vec<usize>,
+    rematerializes: bool,
+    /// The first output, from when somebody asked for it again.
+    output: Option<Array>,
+}
+
+/// One array that a backward reads.
+enum Kept {
+    Array(Array),
+    /// The input of this number, which the operation that it came from computes again.
+    Input(usize),
 }
 
 impl Saved {
     /// Keeps `array` as number 0, 1, … in the order of the calls.
     pub fn keep(&mut self, array: &Array) {
-        self.arrays.push(array.clone());
+        self.arrays.push(Kept::Array(array.clone()));
     }
 
     /// Keeps the shape alone, as number 0, 1, … of its own count.
@@ -67,9 +88,60 @@ impl Saved {
         self.untracked.push(output);
     }
 
+    /// Says that the first output is cheap to compute again ([`Op::rematerialize`]): the operations that read it do not
+    /// keep it for their backwards.
+    pub fn rematerializes(&mut self) {
+        self.rematerializes = true;
+    }
+
+    /// The first output, where a backward that ran before this one asked for it again.
+    pub fn output(&self) -> Option<&Array> {
+        self.output.as_ref()
+    }
+
+    pub(crate) fn has_rematerialized_output(&self) -> bool {
+        self.rematerializes
+    }
+
+    /// The first output of `op`, whose this is; computed once.
+    pub(crate) fn rematerialize(&mut self, op: &dyn Op) -> Result<Array> {
+        let output = match self.output.take() {
+            Some(output) => output,
+            None => op.rematerialize(self)?,
+        };
+        Ok(self.output.insert(output).clone())
+    }
+
+    /// Gives up the arrays that are inputs which `is_rematerialized`.
+    pub(crate) fn leave_to_inputs(&mut self, inputs: &[&Array], is_rematerialized: impl Fn(usize) -> bool) {
+        for kept in &mut self.arrays {
+            let Kept::Array(array) = kept else { continue };
+            let found = inputs.iter().position(|input| input.is_same_view(array));
+            if let Some(input) = found.filter(|input| is_rematerialized(*input)) {
+                *kept = Kept::Input(input);
+            }
+        }
+    }
+
+    /// Has the inputs that were given up computed again, where they came from.
+    pub(crate) fn fetch(&mut self, edges: &[Option<Edge>]) -> Result<()> {
+        for kept in &mut self.arrays {
+            if let Kept::Input(input) = *kept
+                && let Some(Edge { origin: Origin::Node(node, _), .. }) = &edges[input]
+            {
+                *kept = Kept::Array(node.rematerialize()?);
+            }
+        }
+        Ok(())
+    }
+
     /// Says that the arrays are kept for backward.
     pub(crate) fn claim(&self) {
-        self.arrays.iter().for_each(|array| array.claim(Owner::Saved));
+        for kept in &self.arrays {
+            if let Kept::Array(array) = kept {
+                array.claim(Owner::Saved);
+            }
+        }
     }
 
     pub(crate) fn is_untracked(&self, output: usize) -> bool {
@@ -81,7 +153,10 @@ impl Saved {
     /// # Errors
     /// `Config` when the forward kept fewer.
     pub fn array(&self, i: usize) -> Result<&Array> {
-        self.arrays.get(i).ok_or_else(|| Self::missing("array", i, self.arrays.len()))
+        match self.arrays.get(i) {
+            Some(Kept::Array(array)) => Ok(array),
+            _ => Err(Self::missing("array", i, self.arrays.len())),
+        }
     }
 
     /// The `i`-th shape kept.

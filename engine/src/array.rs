@@ -428,6 +428,11 @@ impl Array {
         }
     }
 
+    /// Whether both are the same view of one storage.
+    pub fn is_same_view(&self, other: &Array) -> bool {
+        self.shares_storage(other) && self.layout == other.layout
+    }
+
     /// The elements in row-major order.
     ///
     /// # Errors

@@ -114,6 +114,34 @@ impl Normalize {
         Ok(vec![Group { first: 0, own, batch: rows }])
     }
 
+    /// The group's part of y, normalised by a mean and a reciprocal standard deviation.
+    fn normalized(
+        &self,
+        group: &Group,
+        x: &Array,
+        [mean, rstd]: [&Array; 2],
+        [gamma, beta, residual]: [Option<&Array>; 3],
+    ) -> Result<Array> {
+        let residual = residual.map(|residual| group.of(residual)).transpose()?;
+        ops::batch_norm_apply(&group.of(x)?, mean, rstd, gamma, beta, residual.as_ref(), self.form.relu)
+    }
+
+    /// What is kept for the backward: x, gamma and beta if they are given, y if it cannot be had again, then mean and
+    /// reciprocal standard deviation of each group.
+    fn kept<'a>(&self, saved: &'a Saved) -> Result<KeptArrays<'a>> {
+        let mut at = 0;
+        let mut next = || {
+            at += 1;
+            saved.array(at - 1)
+        };
+        let x = next()?;
+        let gamma = self.affine[0].then(&mut next).transpose()?;
+        let beta = self.affine[1].then(&mut next).transpose()?;
+        let y = (self.form.relu && self.form.residual).then(&mut next).transpose()?;
+        let normalizers = self.groups()?.iter().map(|_| Ok([next()?, next()?])).collect::<Result<_>>()?;
+        Ok(KeptArrays { x, gamma, beta, y, normalizers })
+    }
+
     /// The ranks that a group extends over.
     fn synchronised(&self) -> Option<&Comm> {
         match &self.options.stats {
@@ -121,6 +149,16 @@ impl Normalize {
             _ => None,
         }
     }
+}
+
+/// See [`Normalize::kept`].
+struct KeptArrays<'a> {
+    x: &'a Array,
+    gamma: Option<&'a Array>,
+    beta: Option<&'a Array>,
+    y: Option<&'a Array>,
+    /// Of each group.
+    normalizers: Vec<[&'a Array; 2]>,
 }
 
 /// Mean, variance and unbiased variance, `[c]` each.
@@ -228,29 +266,27 @@ impl Op for Normalize {
         }
         let (mut ys, mut moments, mut normalizers) = (Vec::new(), Vec::new(), Vec::new());
         for group in self.groups()? {
-            let x = group.of(x)?;
-            let residual = residual.map(|residual| group.of(residual)).transpose()?;
             let (mean, variance) = match &self.options.stats {
                 BatchStats::Fixed { mean, variance } => (mean.clone(), variance.clone()),
                 _ => {
-                    let stats = group_stats(&x, group.own, self.synchronised())?;
+                    let stats = group_stats(&group.of(x)?, group.own, self.synchronised())?;
                     let (variance, unbiased) = (stats.variance()?, stats.unbiased_variance()?);
                     moments.push([stats.mean.clone(), variance.clone(), unbiased]);
                     (stats.mean, variance)
                 }
             };
             let rstd = ops::reciprocal_std(&variance, self.options.eps)?;
-            let relu = self.form.relu;
-            ys.push(ops::batch_norm_apply(&x, &mean, &rstd, gamma, beta, residual.as_ref(), relu)?);
+            ys.push(self.normalized(&group, x, [&mean, &rstd], [gamma, beta, residual])?);
             normalizers.extend([mean, rstd]);
         }
         let y = joined(ys)?;
         save.keep(x);
-        if self.form.relu {
+        gamma.into_iter().chain(beta).for_each(|vector| save.keep(vector));
+        // A residual would have to be kept for as long as y.
+        if !self.form.residual {
+            save.rematerializes();
+        } else if self.form.relu {
             save.keep(&y);
-        }
-        if let Some(gamma) = gamma {
-            save.keep(gamma);
         }
         normalizers.iter().for_each(|vector| save.keep(vector));
         (1..4).for_each(|output| save.untracked_output(output));
@@ -259,14 +295,15 @@ impl Op for Normalize {
     }
 
     fn vjp(&self, saved: &Saved, dy: &[Option<Array>], want: &[bool]) -> Result<Vec<Option<Cotangent>>> {
-        let (x, dy) = (saved.array(0)?, only(dy)?);
-        let y = if self.form.relu { Some(saved.array(1)?) } else { None };
-        let gamma = if self.affine[0] { Some(saved.array(1 + usize::from(self.form.relu))?) } else { None };
-        let normalizers = 1 + usize::from(self.form.relu) + usize::from(self.affine[0]);
+        let (KeptArrays { x, gamma, y, normalizers, .. }, dy) = (self.kept(saved)?, only(dy)?);
+        let again = match saved.output() {
+            None if self.form.relu && y.is_none() => Some(self.rematerialize(saved)?),
+            output => output.cloned(),
+        };
+        let y = if self.form.relu { y.or(again.as_ref()) } else { None };
         let constant = matches!(self.options.stats, BatchStats::Fixed { .. });
         let (mut dbeta, mut dgamma, mut dx) = (SampleSum::default(), SampleSum::default(), Vec::new());
-        for (i, group) in self.groups()?.into_iter().enumerate() {
-            let (mean, rstd) = (saved.array(normalizers + 2 * i)?, saved.array(normalizers + 2 * i + 1)?);
+        for (group, [mean, rstd]) in self.groups()?.into_iter().zip(normalizers) {
             let (x, dy, y) = (&group.of(x)?, &group.of(dy)?, y.map(|y| group.of(y)).transpose()?);
             let sums = |rows| ops::batch_norm_grad_sums(dy, x, y.as_ref(), mean, rstd, rows);
             let own = sums(group.own)?;
@@ -298,6 +335,12 @@ impl Op for Normalize {
             })?);
         }
         Ok(d)
+    }
+
+    fn rematerialize(&self, saved: &Saved) -> Result<Array> {
+        let KeptArrays { x, gamma, beta, normalizers, .. } = self.kept(saved)?;
+        let parts = self.groups()?.into_iter().zip(normalizers);
+        joined(parts.map(|(group, by)| self.normalized(&group, x, by, [gamma, beta, None])).collect::<Result<_>>()?)
     }
 }
 
