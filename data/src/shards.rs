@@ -234,10 +234,10 @@ fn decode_index(encoded: &[u8]) -> std::result::Result<(Index, usize), DecodeErr
     let config = bincode::config::standard();
     // A limit is part of the configuration's type, so that a few stand for all.
     match encoded.len().saturating_mul(INDEX_DENSITY) {
-        ..=0x4000 => decode_from_slice(encoded, config.with_limit::<0x4000>()),
-        ..=0x40_0000 => decode_from_slice(encoded, config.with_limit::<0x40_0000>()),
-        ..=0x4000_0000 => decode_from_slice(encoded, config.with_limit::<0x4000_0000>()),
-        ..=0x8_0000_0000 => decode_from_slice(encoded, config.with_limit::<0x8_0000_0000>()),
+        0..=0x4000 => decode_from_slice(encoded, config.with_limit::<0x4000>()),
+        0x4001..=0x40_0000 => decode_from_slice(encoded, config.with_limit::<0x40_0000>()),
+        0x40_0001..=0x4000_0000 => decode_from_slice(encoded, config.with_limit::<0x4000_0000>()),
+        0x4000_0001..=0x8_0000_0000 => decode_from_slice(encoded, config.with_limit::<0x8_0000_0000>()),
         _ => Err(DecodeError::LimitExceeded),
     }
 }

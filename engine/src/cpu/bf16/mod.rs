@@ -4,8 +4,9 @@
 //! elements (`pack`). Three units compute it, with the same bits: the matrix unit of x86-64 (`amx`), its vectors
 //! (`vectors`), and loops for every instruction set (`plain`).
 //!
-//! Measured on one core with AMX-BF16 and AVX-512 (2.1 GHz, shared machine), GFLOP/s from registers: fma of f32 222,
-//! `vdpbf16ps` 108, `tdpbf16ps` 2000; with tiles from caches 700 to 840. So the order is that of the matrix unit.
+//! Measured on one core of an Intel Xeon with AMX-BF16 and AVX-512 (2.1 GHz, shared machine), GFLOP/s from registers: fma
+//! of f32 222, `vdpbf16ps` 108, `tdpbf16ps` 2000; with tiles from caches 700 to 840. So the order is that of the matrix
+//! unit, and where there is none on such a machine, `vdpbf16ps` is slower than fma; on an AMD EPYC it is faster.
 #![allow(unsafe_code)]
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -19,10 +20,12 @@ pub(super) use pack::{Operand, Packed, Side, pack_weights};
 pub(super) use plain::{add_block, add_block_transposed};
 
 use selfsame_kernels::isa::Isa;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use selfsame_kernels::isa::Level;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
+#[cfg(target_arch = "x86_64")]
+use vectors::Vectors;
 
 /// Rows, columns and positions of a block.
 pub(super) const EDGE: usize = selfsame_kernels::bf16::BF16_GROUP;
@@ -42,9 +45,9 @@ pub(super) struct Run<'a> {
 pub(super) enum Unit {
     /// Loops on an instruction set.
     Plain(Isa),
-    /// Vectors that flush, of AVX2 or AVX-512.
+    /// Vectors that flush.
     #[cfg(target_arch = "x86_64")]
-    Vectors(Isa),
+    Vectors(Vectors),
     /// The matrix unit, which this process may use.
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     Amx,
@@ -63,9 +66,7 @@ impl Unit {
     fn present(isa: Isa) -> Vec<Unit> {
         let mut units = vec![Unit::Plain(isa)];
         #[cfg(target_arch = "x86_64")]
-        if matches!(isa.level(), Level::Avx2 | Level::Avx512) {
-            units.push(Unit::Vectors(isa));
-        }
+        units.extend(Vectors::beside(isa).into_iter().map(Unit::Vectors));
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if isa.level() == Level::Avx512 && amx::is_permitted() {
             units.push(Unit::Amx);
@@ -130,7 +131,7 @@ impl Session {
         match self.unit {
             Unit::Plain(isa) => plain::product(isa, runs, to, stride),
             #[cfg(target_arch = "x86_64")]
-            Unit::Vectors(isa) => vectors::product(isa, runs, to, stride),
+            Unit::Vectors(vectors) => vectors::product(vectors, runs, to, stride),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             // SAFETY: the unit is present and was configured by `open`; operands and result were measured above.
             Unit::Amx => unsafe { amx::product(runs, to, stride) },
