@@ -66,6 +66,11 @@ impl Op for RowNorm {
     fn vjp(&self, saved: &Saved, dy: &[Option<Array>], want: &[bool]) -> Result<Vec<Option<Cotangent>>> {
         let (x, mean, rstd, dy) = (saved.array(0)?, saved.array(1)?, saved.array(2)?, only(dy)?);
         let gamma = if self.affine[0] { Some(saved.array(3)?) } else { None };
+        if self.groups.is_none() && want[1..].contains(&true) {
+            let (dx, dgamma, dbeta) = ops::layer_norm_grads(dy, x, mean, rstd, gamma, self.rows)?;
+            let sums = [dgamma, dbeta].into_iter().zip(self.affine).filter(|(_, given)| *given);
+            return Ok([Some(dx.into())].into_iter().chain(sums.map(|(sum, _)| Some(sum.into()))).collect());
+        }
         let input_grad = if self.groups.is_some() { ops::group_norm_grad } else { ops::layer_norm_grad };
         let normalized = if self.groups.is_some() { ops::group_norm_normalized } else { ops::layer_norm_normalized };
         let mut d = vec![wanted(want, 0, || input_grad(dy, x, mean, rstd, gamma))?];

@@ -5,10 +5,13 @@ use super::operand::same_kind;
 use super::row_norm::{
     check_eps, expect_parameter, normalize_row, normalized, parameter, row_grad, row_statistics, widened,
 };
+use super::rows_sum::{channels, leaf_tree, rows_dot, rows_sum};
 use super::{cast, is_half, kernels_for, span, with_real};
 use crate::gpu;
-use crate::{Array, DType, Result};
+use crate::order::CHUNK;
+use crate::{Array, DType, Result, Rows, SampleSum};
 use selfsame_kernels::math::Real;
+use selfsame_kernels::stamp;
 
 /// (y, mean, rstd) of x `[.., c]`; gamma and beta are `[c]`, mean and rstd `[..]` (f32 for bf16 and f16).
 ///
@@ -50,25 +53,20 @@ pub fn layer_norm(x: &Array, gamma: Option<&Array>, beta: Option<&Array>, eps: f
     })
 }
 
-/// dx of [`layer_norm`]. With h from [`layer_norm_normalized`], dgamma is the sum over samples of dy h, dbeta of dy.
+/// dx of [`layer_norm`]. With h from [`layer_norm_normalized`], dgamma is the sum over samples of dy h, dbeta of dy:
+/// [`layer_norm_grads`] has all three.
 ///
 /// # Errors
 /// When shapes or element types do not fit, or the type is not a float.
 pub fn layer_norm_grad(dy: &Array, x: &Array, mean: &Array, rstd: &Array, gamma: Option<&Array>) -> Result<Array> {
     const OP: &str = "layer_norm_grad";
-    same_kind(OP, dy, x)?;
-    expect_shape(OP, "dy", dy, x.shape())?;
+    let len = check_grad(OP, dy, x, [mean, rstd])?;
     if is_half(x.dtype()) {
         let gamma = widened(gamma)?;
         let dx = layer_norm_grad(&cast(dy, DType::F32)?, &cast(x, DType::F32)?, mean, rstd, gamma.as_ref())?;
         return cast(&dx, x.dtype());
     }
     let _span = span(OP, &[dy, x], |n| (n, 10 * n, 0));
-    let (lead, len) = split_last(OP, x)?;
-    for (name, stat) in [("mean", mean), ("rstd", rstd)] {
-        same_kind(OP, x, stat)?;
-        expect_shape(OP, name, stat, lead)?;
-    }
     if let Some(gpu) = kernels_for(x) {
         expect_parameter(OP, "gamma", gamma, (x, len))?;
         return gpu::rows::layer_norm_grad(gpu, dy, x, mean, rstd, gamma);
@@ -87,6 +85,90 @@ pub fn layer_norm_grad(dy: &Array, x: &Array, mean: &Array, rstd: &Array, gamma:
             Ok(())
         })
     })
+}
+
+/// Refuses operands of a backward that do not fit; the length of a row.
+fn check_grad(op: &'static str, dy: &Array, x: &Array, [mean, rstd]: [&Array; 2]) -> Result<usize> {
+    same_kind(op, dy, x)?;
+    expect_shape(op, "dy", dy, x.shape())?;
+    let (lead, len) = split_last(op, x)?;
+    for (name, stat) in [("mean", mean), ("rstd", rstd)] {
+        if !is_half(x.dtype()) {
+            same_kind(op, x, stat)?;
+        }
+        expect_shape(op, name, stat, lead)?;
+    }
+    Ok(len)
+}
+
+/// dx of [`layer_norm`] and the sums over samples of dy h and of dy, in one pass over the rows: the bits of
+/// [`layer_norm_grad`], of [`rows_dot`] of dy and [`layer_norm_normalized`], and of [`rows_sum`].
+///
+/// # Errors
+/// When shapes or element types do not fit, `rows` does not describe `x`, or the type is not f32 or f64.
+pub fn layer_norm_grads(
+    dy: &Array,
+    x: &Array,
+    mean: &Array,
+    rstd: &Array,
+    gamma: Option<&Array>,
+    rows: Rows,
+) -> Result<(Array, SampleSum, SampleSum)> {
+    const OP: &str = "layer_norm_grads";
+    if kernels_for(x).is_some() {
+        let normalized = layer_norm_normalized(x, mean, rstd)?;
+        let dx = layer_norm_grad(dy, x, mean, rstd, gamma)?;
+        return Ok((dx, rows_dot(dy, &normalized, rows)?, rows_sum(dy, rows)?));
+    }
+    let _span = span(OP, &[dy, x], |n| (n, 13 * n, 0));
+    let len = check_grad(OP, dy, x, [mean, rstd])?;
+    let c = channels(OP, x, rows)?;
+    let (x, dy) = (x.contiguous()?, dy.contiguous()?);
+    with_real!(OP, x.dtype(), T, {
+        let gamma = parameter::<T>(OP, "gamma", gamma, T::ONE, (&x, len))?;
+        let (mean, rstd) = (mean.to_vec::<T>()?, rstd.to_vec::<T>()?);
+        let (x_rows, dy_rows) = (x.as_slice::<T>()?, dy.as_slice::<T>()?);
+        let mut sums = [(); 2].map(|()| vec![T::ZERO; rows.leaves() * c]);
+        let [dgamma, dbeta] = &mut sums;
+        let dx = Array::build::<T>(x.device(), x.shape(), OP, |cpu, dx| {
+            if dx.is_empty() {
+                return Ok(());
+            }
+            let leaves = dx.chunks_mut(rows.leaf(0).len() * c).zip(dgamma.chunks_mut(c)).zip(dbeta.chunks_mut(c));
+            cpu.workers().run_parts(leaves, |leaf, ((dx, dgamma), dbeta)| {
+                let (mut normalized, mut part) = (Vec::new(), [(); 2].map(|()| vec![T::ZERO; c]));
+                for (chunk, dx) in dx.chunks_mut(CHUNK * c).enumerate() {
+                    let [gammas, betas] = &mut part;
+                    gammas.fill(T::ZERO);
+                    betas.fill(T::ZERO);
+                    for (row, dx) in dx.chunks_mut(c).enumerate() {
+                        let row = rows.leaf(leaf).start + chunk * CHUNK + row;
+                        let (x, dy) = (&x_rows[row * c..][..c], &dy_rows[row * c..][..c]);
+                        row_grad(cpu.isa(), (x, dy), (mean[row], rstd[row]), &gamma, &mut normalized, dx);
+                        add_row(cpu.isa(), dy, &normalized, gammas, betas);
+                    }
+                    for (sum, part) in [(&mut *dgamma, gammas), (&mut *dbeta, betas)] {
+                        // The first chunk is the start, so that a sum of -0 stays one.
+                        sum.iter_mut().zip(part).for_each(|(s, p)| *s = if chunk == 0 { *p } else { *s + *p });
+                    }
+                }
+            });
+            Ok(())
+        })?;
+        let [dgamma, dbeta] =
+            sums.map(|sums| leaf_tree(&Array::from_slice(&sums, &[rows.leaves(), c], x.device())?, rows));
+        Ok((dx, dgamma?, dbeta?))
+    })
+}
+
+stamp! {
+    /// One more row of the chains of dy h and of dy.
+    fn add_row<T: Real>(dy: &[T], normalized: &[T], dgamma: &mut [T], dbeta: &mut [T]) {
+        for (((dgamma, dbeta), dy), h) in dgamma.iter_mut().zip(dbeta).zip(dy).zip(normalized) {
+            *dgamma = Real::mul_add(*dy, *h, *dgamma);
+            *dbeta += *dy;
+        }
+    }
 }
 
 /// (x - mean) rstd: what [`layer_norm`] scales by gamma.
@@ -128,6 +210,28 @@ mod tests {
                 assert_eq!(rstd.to_vec::<f32>().unwrap(), expected.iter().map(|r| r.rstd).collect::<Vec<_>>());
                 let plain = layer_norm(&x, None, None, 1e-5).unwrap().0;
                 assert_eq!(f64s(&layer_norm_normalized(&x, &mean, &rstd).unwrap()), f64s(&plain));
+            }
+        }
+    }
+
+    #[test]
+    fn one_pass_has_the_bits_of_three() {
+        for device in devices() {
+            // Several leaves, of more rows than a chunk; a ragged leaf alone; rows that are no vectors.
+            for shape in [&[37, 40, 17][..], &[3, 5, 70], &[20, 384]] {
+                let len = *shape.last().unwrap();
+                let (x, dy, gamma) = (noise(shape, 1, &device), noise(shape, 2, &device), noise(&[len], 3, &device));
+                let rows = Rows::of(shape, 32).unwrap();
+                let (_, mean, rstd) = layer_norm(&x, Some(&gamma), None, 1e-5).unwrap();
+                let (dx, dgamma, dbeta) = layer_norm_grads(&dy, &x, &mean, &rstd, Some(&gamma), rows).unwrap();
+                assert_eq!(f64s(&dx), f64s(&layer_norm_grad(&dy, &x, &mean, &rstd, Some(&gamma)).unwrap()));
+                let h = layer_norm_normalized(&x, &mean, &rstd).unwrap();
+                let bits = |sum: SampleSum| -> Vec<(usize, u32, Vec<u64>)> {
+                    let bits = |node: &Array| f64s(node).into_iter().map(f64::to_bits).collect();
+                    sum.into_blocks().map(|(first, level, node)| (first, level, bits(&node))).collect()
+                };
+                assert_eq!(bits(dgamma), bits(rows_dot(&dy, &h, rows).unwrap()));
+                assert_eq!(bits(dbeta), bits(rows_sum(&dy, rows).unwrap()));
             }
         }
     }

@@ -7,6 +7,8 @@ use super::index::around_axis;
 use super::{is_half, kernels_for, span, through_f32, unsupported, with_real};
 use crate::gpu;
 use crate::{Array, DType, Element, Error, ErrorKind, Result, bf16, f16};
+use selfsame_kernels::isa::Isa;
+use selfsame_kernels::stamp;
 use std::cmp::Ordering;
 
 /// (values, positions) of the last axis in ascending or descending order; positions are i64. Stable in both
@@ -20,10 +22,7 @@ pub fn sort(x: &Array, descending: bool) -> Result<(Array, Array)> {
     if let Some(gpu) = kernels_for(x) {
         return gpu::sort::ranked(gpu, "sort", x, (len, len), descending, x.shape());
     }
-    ranked("sort", x, len, |row, order| match descending {
-        false => order.sort_by(|&i, &j| row(i, j)),
-        true => order.sort_by(|&i, &j| row(j, i)),
-    })
+    ranked("sort", x, len, if descending { Rank::Descending } else { Rank::Ascending })
 }
 
 /// The positions that [`sort`] returns.
@@ -48,14 +47,7 @@ pub fn topk(x: &Array, k: usize) -> Result<(Array, Array)> {
     if let Some(gpu) = kernels_for(x) {
         return gpu::sort::ranked(gpu, "topk", x, (len, k), true, &[lead, &[k]].concat());
     }
-    ranked("topk", x, k, |row, order| {
-        let larger_first = |&i: &i64, &j: &i64| row(j, i).then(i.cmp(&j));
-        if 0 < k && k < order.len() {
-            order.select_nth_unstable_by(k - 1, larger_first);
-        }
-        order.truncate(k);
-        order.sort_unstable_by(larger_first);
-    })
+    ranked("topk", x, k, Rank::Largest)
 }
 
 /// The position (i64) of the largest element along `axis`, which goes; of equals the lowest.
@@ -106,27 +98,36 @@ pub fn cumsum(x: &Array, axis: usize) -> Result<Array> {
 /// Element types with the total order of this file.
 trait Ordered: Element {
     fn order(self, other: Self) -> Ordering;
+
+    /// Whether `self` comes after `other`, or is NaN: what a vector can tell at once.
+    fn may_exceed(self, other: Self) -> bool;
 }
 
 macro_rules! ordered {
-    ($($type:ty: $key:expr),* $(,)?) => {$(
+    ($($type:ty: $order:expr, $may_exceed:expr);* $(;)?) => {$(
         impl Ordered for $type {
             #[inline(always)]
             fn order(self, other: Self) -> Ordering {
-                let key = $key;
-                key(self, other)
+                let order = $order;
+                order(self, other)
+            }
+
+            #[inline(always)]
+            fn may_exceed(self, other: Self) -> bool {
+                let may_exceed = $may_exceed;
+                may_exceed(self, other)
             }
         }
     )*};
 }
 ordered! {
-    f32: |a: f32, b: f32| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()),
-    f64: |a: f64, b: f64| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()),
-    bf16: |a: bf16, b: bf16| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()),
-    f16: |a: f16, b: f16| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()),
-    i32: |a: i32, b: i32| a.cmp(&b),
-    i64: |a: i64, b: i64| a.cmp(&b),
-    u8: |a: u8, b: u8| a.cmp(&b),
+    f32: |a: f32, b: f32| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()), |a: f32, b: f32| (a > b) | a.is_nan();
+    f64: |a: f64, b: f64| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()), |a: f64, b: f64| (a > b) | a.is_nan();
+    bf16: |a: bf16, b: bf16| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()), |a: bf16, b: bf16| (a > b) | a.is_nan();
+    f16: |a: f16, b: f16| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()), |a: f16, b: f16| (a > b) | a.is_nan();
+    i32: |a: i32, b: i32| a.cmp(&b), |a: i32, b: i32| a > b;
+    i64: |a: i64, b: i64| a.cmp(&b), |a: i64, b: i64| a > b;
+    u8: |a: u8, b: u8| a.cmp(&b), |a: u8, b: u8| a > b;
 }
 
 #[inline(always)]
@@ -154,17 +155,65 @@ macro_rules! with_ordered {
     }};
 }
 
-/// Compares two positions of a row by value.
-type ByValue<'a> = &'a dyn Fn(i64, i64) -> Ordering;
+/// Which elements of a row, in which order.
+#[derive(Clone, Copy)]
+enum Rank {
+    Ascending,
+    Descending,
+    /// The largest, in descending order.
+    Largest,
+}
 
-/// Values and positions of `k` elements of each row, which `arrange` puts in order: it gets the positions 0, 1, … and
-/// leaves the first `k` of the result.
-fn ranked(
-    op: &'static str,
-    x: &Array,
-    k: usize,
-    arrange: impl Fn(ByValue, &mut Vec<i64>) + Sync,
-) -> Result<(Array, Array)> {
+/// Leaves the positions of the first `k` elements in `order`.
+fn rank<T: Ordered>(isa: Isa, row: &[T], k: usize, rank: Rank, order: &mut Vec<i64>) {
+    let value = |i: &i64| row[*i as usize];
+    order.clear();
+    match rank {
+        Rank::Largest => return largest(isa, row, k, order),
+        Rank::Ascending | Rank::Descending => order.extend(0..row.len() as i64),
+    }
+    order.sort_by(|i, j| match rank {
+        Rank::Ascending => value(i).order(value(j)),
+        _ => value(j).order(value(i)),
+    });
+}
+
+/// The positions of the `k` largest elements, added to `order`. Those above the k-th largest so far are gathered; whenever
+/// there are twice as many, they are thinned out. Most blocks have none, once the largest have been met.
+fn largest<T: Ordered>(isa: Isa, row: &[T], k: usize, order: &mut Vec<i64>) {
+    const BLOCK: usize = 64;
+    let larger_first = |i: &i64, j: &i64| row[*j as usize].order(row[*i as usize]).then(i.cmp(j));
+    let thin_out = |order: &mut Vec<i64>| {
+        if 0 < k && k < order.len() {
+            order.select_nth_unstable_by(k - 1, larger_first);
+        }
+        order.truncate(k);
+    };
+    let mut least: Option<T> = None;
+    for (values, first) in row.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
+        if least.is_some_and(|least| !any_may_exceed(isa, values, least)) {
+            continue;
+        }
+        // An equal element comes later, and is not among them.
+        let above = |value: &T| least.is_none_or(|least| value.order(least) == Ordering::Greater);
+        order.extend((first..).zip(values).filter(|(_, value)| above(value)).map(|(position, _)| position));
+        if k > 0 && order.len() >= 2 * k + BLOCK {
+            thin_out(order);
+            least = Some(row[order[k - 1] as usize]);
+        }
+    }
+    thin_out(order);
+    order.sort_unstable_by(larger_first);
+}
+
+stamp! {
+    fn any_may_exceed<T: Ordered>(values: &[T], least: T) -> bool {
+        values.iter().fold(false, |any, value| any | value.may_exceed(least))
+    }
+}
+
+/// Values and positions of the first `k` elements of each row.
+fn ranked(op: &'static str, x: &Array, k: usize, which: Rank) -> Result<(Array, Array)> {
     let (lead, len) = split_last(op, x)?;
     let shape: Vec<usize> = lead.iter().copied().chain([k]).collect();
     let rows = x.contiguous()?;
@@ -172,11 +221,8 @@ fn ranked(
         let rows = rows.as_slice::<T>()?;
         let positions = Array::build::<i64>(x.device(), &shape, op, |cpu, out| {
             write_rows(cpu, out, k, |order: &mut Vec<i64>, row, out| {
-                let row = &rows[row * len..(row + 1) * len];
-                order.clear();
-                order.extend(0..len as i64);
-                arrange(&|i, j| row[i as usize].order(row[j as usize]), order);
-                out.copy_from_slice(&order[..k]);
+                rank(cpu.isa(), &rows[row * len..(row + 1) * len], k, which, order);
+                out.copy_from_slice(order);
             });
             Ok(())
         })?;
@@ -230,6 +276,27 @@ mod tests {
     use crate::ops::gather;
     use crate::ops::testing::{devices, noise};
     use proptest::prelude::*;
+
+    /// Rows of many blocks, with ties, NaN, infinities and zeros of both signs.
+    #[test]
+    fn the_largest_of_long_rows_are_the_first_when_sorted() {
+        let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0];
+        for device in devices() {
+            for (seed, len) in [(1, 1000), (2, 64), (3, 1027)] {
+                for levels in [3.0, 50.0, 1e6] {
+                    let mut values = noise(&[2, len], seed, &device).to_vec::<f32>().unwrap();
+                    values.iter_mut().for_each(|value| *value = (*value * levels).round() / levels);
+                    values.iter_mut().skip(7).step_by(97).zip(special.iter().cycle()).for_each(|(v, s)| *v = *s);
+                    let x = Array::from_slice(&values, &[2, len], &device).unwrap();
+                    let all = sort(&x, true).unwrap().1.to_vec::<i64>().unwrap();
+                    for k in [0, 1, 5, 60, len - 1, len] {
+                        let expected: Vec<i64> = all.chunks(len).flat_map(|row| row[..k].to_vec()).collect();
+                        assert_eq!(topk(&x, k).unwrap().1.to_vec::<i64>().unwrap(), expected, "{k} of {len}");
+                    }
+                }
+            }
+        }
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
