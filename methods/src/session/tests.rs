@@ -196,11 +196,8 @@ fn a_stopped_and_resumed_run_ends_with_the_same_weights() {
 fn a_run_may_be_resumed_under_another_cut() {
     let folder = tempfile::tempdir().unwrap();
     let request = |name: &str, mode, ranks: usize, settings: &[&str]| {
-        let mut request = request(folder.path().join(name), mode, 2);
-        for setting in ["batch=32", "epochs=2", "batch_norm=frozen"].iter().chain(settings) {
-            request.config.apply_setting(setting).unwrap();
-        }
-        Pretrain { ranks, ..request }
+        let settings = [&["batch=32", "epochs=2", "batch_norm=frozen"][..], settings].concat();
+        Pretrain { ranks, ..request_of(&simclr::SPEC, &settings, folder.path().join(name), mode, 2) }
     };
     let straight = pretrain(request("a", CreateMode::New, 1, &[]), &mut Silent).unwrap();
     let first = request("b", CreateMode::New, 1, &["micro_batch=16"]);
@@ -217,11 +214,8 @@ fn a_run_may_be_resumed_under_another_cut() {
 fn a_run_with_local_batch_norm_is_resumed_in_the_same_groups_alone() {
     let folder = tempfile::tempdir().unwrap();
     let request = |name: &str, mode, ranks: usize, settings: &[&str]| {
-        let mut request = request(folder.path().join(name), mode, 2);
-        for setting in ["batch=32", "epochs=3", "batch_norm=local"].iter().chain(settings) {
-            request.config.apply_setting(setting).unwrap();
-        }
-        Pretrain { ranks, ..request }
+        let settings = [&["batch=32", "epochs=3", "batch_norm=local"][..], settings].concat();
+        Pretrain { ranks, ..request_of(&simclr::SPEC, &settings, folder.path().join(name), mode, 2) }
     };
     let straight = pretrain(request("a", CreateMode::New, 2, &[]), &mut Silent).unwrap();
     assert!(straight.warnings.iter().any(|text| text.contains("depend on the cut")), "{:?}", straight.warnings);
