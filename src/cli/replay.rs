@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use selfsame_engine::op_log::{Fault, LogPlace};
 use selfsame_engine::{Device, ErrorKind, Result};
@@ -12,7 +13,7 @@ use selfsame_methods::run::fingerprints::{Digest, Field};
 use serde_json::{Value, json};
 
 use super::compute::Compute;
-use super::output::{Output, table};
+use super::output::Output;
 use super::progress::Progress;
 use super::{Outcome, Registry, interrupt};
 
@@ -48,6 +49,9 @@ pub(crate) struct Args {
     /// instruction sets, kernels on the host
     #[arg(long, conflicts_with_all = ["out", "flip", "ranks", "micro_batch", "workers", "device", "threads", "numerics"])]
     levels: bool,
+    /// Of the levels leave out portable loops and kernels on the host, which take a hundred times as long as the others
+    #[arg(long, requires = "levels")]
+    skip_slow: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -127,15 +131,19 @@ fn place_of(
     locate(sides, difference.step, difference.field, &Arc::default(), observer)
 }
 
-/// Every level, one line each. A level that the method refuses is no difference, and is counted apart.
+/// Every level, a line each as it ends. A level that the method refuses is no difference, and is counted apart.
 fn levels(args: &Args, recorded: &Recorded, user: Arc<AtomicBool>, out: &mut Output) -> Result<Outcome> {
     let differences = said_differences(recorded, &Device::cpu()?);
-    let (mut rows, mut objects) = (Vec::new(), Vec::new());
+    let mut levels = recorded.levels(args.steps)?;
+    levels.retain(|level| !(args.skip_slow && level.slow));
+    let width = levels.iter().map(|level| level.what.len()).max().unwrap_or(0);
+    let mut objects = Vec::new();
     let [mut identical, mut refused, mut different] = [0; 3];
-    for Level { name, what, execution, steps } in recorded.levels(args.steps)? {
-        eprintln!("{name}: {what}");
+    for Level { name, what, execution, steps, .. } in levels {
         let request = Replay { recorded, steps: Some(steps), execution, keep: None, stop: Arc::default() };
+        let started = Instant::now();
         let verdict = replay::replay(&request, &mut Stopping { user: &user, stop: Arc::clone(&request.stop) });
+        let seconds = started.elapsed().as_secs_f64();
         let (state, count, result) = match verdict {
             Ok(verdict) if verdict.difference.is_none() => ("identical", &mut identical, sentence(&verdict)),
             Ok(verdict) => ("different", &mut different, sentence(&verdict)),
@@ -145,8 +153,13 @@ fn levels(args: &Args, recorded: &Recorded, user: Arc<AtomicBool>, out: &mut Out
             Err(error) => return Err(error),
         };
         *count += 1;
-        objects.push(json!({ "level": name, "what": what, "state": state, "result": result }));
-        rows.push(vec![name.to_string(), what, result]);
+        let line = format!("{name}  {what:<width$}  {seconds:7.1} s  {result}");
+        if args.json {
+            eprintln!("{line}");
+        } else {
+            out.text(&line)?;
+        }
+        objects.push(json!({ "level": name, "what": what, "state": state, "result": result, "seconds": seconds }));
     }
     if args.json {
         out.json(&json!({
@@ -154,7 +167,6 @@ fn levels(args: &Args, recorded: &Recorded, user: Arc<AtomicBool>, out: &mut Out
             "identical": identical, "refused": refused, "different": different,
         }))?;
     } else {
-        out.text(&table(&["level", "with", "result"], &[false; 3], &rows))?;
         out.text(&format!("{identical} identical, {refused} refused, {different} different"))?;
     }
     Ok(if different == 0 { Outcome::Done } else { Outcome::Difference })

@@ -24,11 +24,13 @@ pub struct Level {
     pub execution: Execution,
     /// First and last step.
     pub steps: (u64, u64),
+    /// Whether it takes a hundred times as long as the others: portable loops, kernels on the host.
+    pub slow: bool,
 }
 
 impl Recorded {
-    /// All levels, on the steps asked for (all recorded ones when left out); kernels on the host, which are slow, take
-    /// the first of them.
+    /// All levels, on the steps asked for (all recorded ones when left out). The slow ones, portable loops and kernels
+    /// on the host, come last and take the first of the steps.
     ///
     /// # Errors
     /// `Config` for steps that the run has not recorded; `Device` when the system refuses a thread.
@@ -36,7 +38,9 @@ impl Recorded {
         let steps = self.steps(steps)?;
         let cpu = |threads| Device::cpu_with(threads).map(Execution::on);
         let mut levels = Vec::new();
-        let mut add = |name, what: String, execution| levels.push(Level { name, what, execution, steps });
+        let mut add = |name, what: String, execution| {
+            levels.push(Level { name, what, execution, steps, slow: false });
+        };
         add("L0", "the same again".into(), cpu(2)?);
         for threads in THREADS {
             add("L1", counted(threads, "thread"), cpu(threads)?);
@@ -63,12 +67,14 @@ impl Recorded {
         for ranks in RANKS.into_iter().filter(|ranks| *ranks <= batch.div_ceil(LEAF)) {
             add("L3", format!("{ranks} ranks"), Execution { ranks, ..cpu(2)? });
         }
-        for isa in Isa::available() {
+        for isa in Isa::available().into_iter().rev() {
             add("L4", format!("CPU, {isa}"), Execution::on(Device::Cpu(CpuDevice::with_isa(2, isa)?)));
         }
         let kernels = Device::open_with("simt:unchecked", CpuDevice::new(2)?, Numerics::Strict)?;
-        let (name, what, execution) = ("L4", "GPU kernels on the host".into(), Execution::on(kernels));
-        levels.push(Level { name, what, execution, steps: (steps.0, steps.0) });
+        add("L4", "GPU kernels on the host".into(), Execution::on(kernels));
+        for level in levels.iter_mut().rev().take(2) {
+            (level.slow, level.steps.1) = (true, level.steps.0);
+        }
         Ok(levels)
     }
 }
