@@ -7,9 +7,6 @@ use selfsame_kernels::order::NORM_CHUNK;
 use selfsame_kernels::tree::fold_tree;
 use std::mem::take;
 
-/// Elements per parallel task: whole chunks of one tensor, or several small tensors.
-const TASK: usize = 8 * NORM_CHUNK;
-
 /// The slices of one tensor, all of one length.
 pub(crate) struct Slices<'a, T, const W: usize, const R: usize> {
     pub(crate) written: [&'a mut [T]; W],
@@ -35,7 +32,8 @@ pub(crate) fn over_chunks<T: Real + Send + Sync, const W: usize, const R: usize,
 ) -> Vec<[T; SUMS]> {
     let counts: Vec<usize> = tensors.iter().map(|tensor| tensor.len.div_ceil(NORM_CHUNK)).collect();
     let mut sums = vec![[T::ZERO; SUMS]; counts.iter().sum()];
-    let tasks = cut(tensors, &mut sums);
+    let task_len = cpu.workers().task_len(tensors.iter().map(|tensor| tensor.len).sum());
+    let tasks = cut(tensors, task_len, &mut sums);
     cpu.workers().run_parts(tasks.into_iter(), |_, pieces| {
         for piece in pieces {
             let Piece { tensor, mut slices, sums } = piece;
@@ -57,20 +55,22 @@ pub(crate) fn over_chunks<T: Real + Send + Sync, const W: usize, const R: usize,
         .collect()
 }
 
-/// Cuts tensors into pieces of at most a task's elements, and gathers neighbouring pieces into tasks of about as many.
+/// Cuts tensors into pieces of at most `task_len` elements, a multiple of the chunk's, and gathers neighbouring pieces
+/// into tasks of about as many.
 fn cut<'a, T: Real, const W: usize, const R: usize, const SUMS: usize>(
     tensors: Vec<Slices<'a, T, W, R>>,
+    task_len: usize,
     mut sums: &'a mut [[T; SUMS]],
 ) -> Vec<Vec<Piece<'a, T, W, R, SUMS>>> {
     let (mut tasks, mut task, mut elements) = (Vec::new(), Vec::new(), 0);
     for (tensor, mut rest) in tensors.into_iter().enumerate() {
         while rest.len > 0 {
-            let slices = rest.split_off(TASK);
+            let slices = rest.split_off(task_len);
             let (mine, behind) = take(&mut sums).split_at_mut(slices.len.div_ceil(NORM_CHUNK));
             sums = behind;
             elements += slices.len;
             task.push(Piece { tensor, slices, sums: mine });
-            if elements >= TASK {
+            if elements >= task_len {
                 tasks.push(take(&mut task));
                 elements = 0;
             }
@@ -107,6 +107,9 @@ impl<'a, T, const W: usize, const R: usize> Slices<'a, T, W, R> {
 mod tests {
     use super::*;
 
+    /// The shortest task there is.
+    const TASK: usize = 4 * NORM_CHUNK;
+
     /// Lengths around those of chunks and tasks, an empty tensor, many small ones.
     const LENGTHS: [usize; 9] = [1, 0, NORM_CHUNK + 1, 17, 17, 3 * TASK + 5, TASK, 0, 2];
 
@@ -140,6 +143,6 @@ mod tests {
         let mut values = vec![vec![0f32; 64]; 1000];
         let slices = values.iter_mut().map(|w| Slices { len: w.len(), written: [&mut w[..]], read: [] });
         let mut sums = vec![[0f32; 0]; 1000];
-        assert_eq!(cut(slices.collect(), &mut sums).len(), (1000 * 64usize).div_ceil(TASK));
+        assert_eq!(cut(slices.collect(), TASK, &mut sums).len(), (1000 * 64usize).div_ceil(TASK));
     }
 }

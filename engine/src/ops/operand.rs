@@ -4,9 +4,6 @@
 use crate::cpu::CpuDevice;
 use crate::{Array, Element, Error, ErrorKind, Result};
 
-/// Elements per parallel task of an element-wise primitive.
-const TASK: usize = 1 << 15;
-
 /// Elements per inner block: operands that need gathering go through scratch of this size, which stays in the
 /// first-level cache.
 const BLOCK: usize = 1 << 11;
@@ -139,10 +136,11 @@ pub(crate) fn write_blocks<T: Send, S: Default>(
     out: &mut [T],
     write: impl Fn(&mut S, usize, &mut [T]) + Sync,
 ) {
-    cpu.workers().run_chunks(out, TASK, |task, part| {
+    let task_len = cpu.workers().task_len(out.len());
+    cpu.workers().run_chunks(out, task_len, |task, part| {
         let mut scratch = S::default();
         for (i, block) in part.chunks_mut(BLOCK).enumerate() {
-            write(&mut scratch, task * TASK + i * BLOCK, block);
+            write(&mut scratch, task * task_len + i * BLOCK, block);
         }
     });
 }

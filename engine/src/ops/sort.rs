@@ -2,7 +2,7 @@
 //!
 //! One total order everywhere: NaN is the largest value, -0 equals +0, and equal values keep their order of position.
 
-use super::by_row::{split_last, write_rows};
+use super::by_row::{split_last, write_rows, write_rows_reading};
 use super::index::around_axis;
 use super::{is_half, kernels_for, span, through_f32, unsupported, with_real};
 use crate::gpu;
@@ -212,6 +212,35 @@ stamp! {
     }
 }
 
+stamp! {
+    /// The position of the first extreme element of a row that is not empty. The extremes of blocks are compared lane by
+    /// lane, which a vector does at once; only the block that has the row's is searched for it.
+    fn extremum_at<T: Ordered>(row: &[T], largest: bool) -> usize {
+        const BLOCK: usize = 256;
+        const LANES: usize = 16;
+        let pick = |best: T, value: T| {
+            let goes_on = if largest { value.may_exceed(best) } else { best.may_exceed(value) };
+            if goes_on { value } else { best }
+        };
+        let (mut best, mut start) = (row[0], 0);
+        for (block, at) in row.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
+            let mut lanes = [best; LANES];
+            let (groups, rest) = block.as_chunks::<LANES>();
+            for group in groups {
+                for (lane, value) in lanes.iter_mut().zip(group) {
+                    *lane = pick(*lane, *value);
+                }
+            }
+            let extremum = lanes.iter().chain(rest).fold(best, |best, value| pick(best, *value));
+            if extremum.order(best) != Ordering::Equal {
+                (best, start) = (extremum, at);
+            }
+        }
+        let found = row[start..].iter().position(|value| value.order(best) == Ordering::Equal);
+        start + found.unwrap_or(0)
+    }
+}
+
 /// Values and positions of the first `k` elements of each row.
 fn ranked(op: &'static str, x: &Array, k: usize, which: Rank) -> Result<(Array, Array)> {
     let (lead, len) = split_last(op, x)?;
@@ -220,7 +249,7 @@ fn ranked(op: &'static str, x: &Array, k: usize, which: Rank) -> Result<(Array, 
     with_ordered!(op, x.dtype(), T, {
         let rows = rows.as_slice::<T>()?;
         let positions = Array::build::<i64>(x.device(), &shape, op, |cpu, out| {
-            write_rows(cpu, out, k, |order: &mut Vec<i64>, row, out| {
+            write_rows_reading(cpu, len, out, k, |order: &mut Vec<i64>, row, out| {
                 rank(cpu.isa(), &rows[row * len..(row + 1) * len], k, which, order);
                 out.copy_from_slice(order);
             });
@@ -256,13 +285,8 @@ fn arg_extremum(op: &'static str, x: &Array, axis: usize, wanted: Ordering) -> R
     with_ordered!(op, x.dtype(), T, {
         let rows = rows.as_slice::<T>()?;
         Array::build::<i64>(x.device(), &shape, op, |cpu, out| {
-            let per_task = ((1 << 15) / len).max(1);
-            cpu.workers().run_chunks(out, per_task, |task, out| {
-                for (i, out) in out.iter_mut().enumerate() {
-                    let row = &rows[(task * per_task + i) * len..][..len];
-                    let best = (1..len).fold(0, |best, j| if row[j].order(row[best]) == wanted { j } else { best });
-                    *out = best as i64;
-                }
+            write_rows_reading(cpu, len, out, 1, |_: &mut (), row, out| {
+                out[0] = extremum_at(cpu.isa(), &rows[row * len..(row + 1) * len], wanted == Ordering::Greater) as i64;
             });
             Ok(())
         })
@@ -279,7 +303,7 @@ mod tests {
 
     /// Rows of many blocks, with ties, NaN, infinities and zeros of both signs.
     #[test]
-    fn the_largest_of_long_rows_are_the_first_when_sorted() {
+    fn the_extremes_of_long_rows_are_the_first_when_sorted() {
         let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0];
         for device in devices() {
             for (seed, len) in [(1, 1000), (2, 64), (3, 1027)] {
@@ -293,6 +317,10 @@ mod tests {
                         let expected: Vec<i64> = all.chunks(len).flat_map(|row| row[..k].to_vec()).collect();
                         assert_eq!(topk(&x, k).unwrap().1.to_vec::<i64>().unwrap(), expected, "{k} of {len}");
                     }
+                    let first = |order: &[i64]| [order[0], order[len]];
+                    assert_eq!(argmax(&x, 1).unwrap().to_vec::<i64>().unwrap(), first(&all));
+                    let ascending = argsort(&x, false).unwrap().to_vec::<i64>().unwrap();
+                    assert_eq!(argmin(&x, 1).unwrap().to_vec::<i64>().unwrap(), first(&ascending));
                 }
             }
         }
