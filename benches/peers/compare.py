@@ -79,9 +79,9 @@ def peers(section, threads, repetitions):
     return found
 
 
-def commands(section, threads, repetitions, libraries):
+def commands(section, threads, repetitions, libraries, numerics):
     """The command and the environment of each side that is there and, of the libraries, asked for."""
-    flags = ["--threads", str(threads), "--repetitions", str(repetitions), "--json"]
+    flags = ["--threads", str(threads), "--repetitions", str(repetitions), "--numerics", numerics, "--json"]
     found = {SELFSAME: ([str(ROOT / "target/release/selfsame"), "bench", section, *flags], None)}
     # burn and candle take the number of threads from there.
     plain = {**os.environ, "RAYON_NUM_THREADS": str(threads)}
@@ -182,6 +182,7 @@ def main():
     parser.add_argument("--sections", nargs="+", default=["gemm", "conv", "loss", "step"])
     parser.add_argument("--threads", nargs="+", type=int, default=[2, 1])
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES)
+    parser.add_argument("--numerics", choices=["strict", "fast"], default="strict", help="those of selfsame")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--under", type=shlex.split, default=[], help="run each side under this, as in 'taskset -c 0,1'")
@@ -191,7 +192,7 @@ def main():
     figures = Figures()
     for section in args.sections:
         for threads in args.threads:
-            sides = commands(section, threads, args.repetitions, args.libraries)
+            sides = commands(section, threads, args.repetitions, args.libraries, args.numerics)
             for round_number in range(args.rounds):
                 for side, (command, environment) in sides.items():
                     print(f"{section}, {threads} threads, round {round_number + 1}: {side}", file=sys.stderr)
@@ -199,7 +200,8 @@ def main():
 
     versions = ", ".join(version for library, version in figures.versions.items() if library != SELFSAME.library)
     lines = [
-        f"{cpu_name()}, {os.cpu_count()} cores, {datetime.date.today()}; selfsame on {figures.versions['selfsame']}; "
+        f"{cpu_name()}, {os.cpu_count()} cores, {datetime.date.today()}; selfsame on {figures.versions['selfsame']}"
+        f"{', in fast numerics' if args.numerics == 'fast' else ''}; "
         f"{versions}; medians of {args.rounds} alternating rounds of {args.repetitions} repetitions.",
         "",
         *table("case", "ms", 1e3, figures.seconds),

@@ -31,16 +31,16 @@ impl Device {
         Device::open_with(name, CpuDevice::all_cores()?, Numerics::default_of(name))
     }
 
-    /// Opens a device by name, with `cpu` as the CPU or beside the device, and the numerics asked for.
+    /// Opens a device by name, with `cpu` as the CPU, whose numerics are then those asked for, or beside the device.
     ///
     /// # Errors
-    /// As for [`Device::open`]; `Config` for fast numerics on the CPU.
+    /// As for [`Device::open`].
     pub fn open_with(name: &str, cpu: CpuDevice, numerics: Numerics) -> Result<Device> {
         match name {
-            "cpu" if numerics == Numerics::Fast => {
-                Err(Error::new(ErrorKind::Config, "numerics", "fast on device cpu").expected("strict"))
+            "cpu" => {
+                cpu.set_numerics(numerics);
+                Ok(Device::Cpu(cpu))
             }
-            "cpu" => Ok(Device::Cpu(cpu)),
             "simt" => Ok(simt(Options { count: false, ..Options::checked() }, cpu, numerics)),
             "simt:unchecked" => Ok(simt(Options::unchecked(cpu.workers().threads()), cpu, numerics)),
             _ if name == "cuda" || name.starts_with("cuda:") => cuda(name, cpu, numerics),
@@ -109,7 +109,7 @@ impl Device {
     /// Whether it keeps the canonical order.
     pub fn numerics(&self) -> Numerics {
         match self {
-            Device::Cpu(_) => Numerics::Strict,
+            Device::Cpu(cpu) => cpu.numerics(),
             Device::Gpu(gpu) => gpu.numerics(),
         }
     }

@@ -7,8 +7,10 @@ use crate::{Error, ErrorKind, Result};
 pub enum Numerics {
     /// The canonical order of `kernels/NUMERICS.md`: the same bits on every device.
     Strict,
-    /// Tensor cores and the device's own libraries for contractions of f32, whose operands are rounded to tf32. The
-    /// same bits on the same device, run after run, and no further.
+    /// On a GPU tensor cores and the device's own libraries for contractions of f32, whose operands are rounded to tf32:
+    /// the same bits on the same device, run after run, and no further. On the CPU Winograd's method for convolutions of
+    /// 3 x 3 taps, in f32: other bits than strict ones, and less exact, but the same on every CPU, for every number of
+    /// threads and every cut of the batch.
     Fast,
 }
 

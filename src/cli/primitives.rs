@@ -4,9 +4,10 @@
 use selfsame_autograd::ema::ema_update;
 use selfsame_autograd::optim::{AdamW, Lamb, LambOptions, Lars, LarsOptions, LarsVariant, Optimizer, Sgd};
 use selfsame_autograd::{Param, ParamSet, Role, Tensor};
+use selfsame_engine::cpu::CpuDevice;
 use selfsame_engine::hash::ContentHasher;
 use selfsame_engine::ops::{self, Conv2d, Sinkhorn, SinkhornDomain};
-use selfsame_engine::{Array, Comm, DType, Device, Result, Rows};
+use selfsame_engine::{Array, Comm, DType, Device, Numerics, Result, Rows};
 use selfsame_kernels::philox::{Key, Purpose, Stream};
 use selfsame_losses::state::{KMeans, Start, k_means};
 use selfsame_losses::{Form, NtXent, nt_xent};
@@ -25,11 +26,13 @@ const PRIMITIVES: &[Primitive] = &[
     ("conv2d", |device| {
         // Two leaves of images, borders on all sides.
         let options = Conv2d { stride: [2, 1], padding: [1, 1], ..Conv2d::default() };
-        let (x, w) = (normal(1, &[20, 9, 8, 24], device)?, normal(2, &[3, 3, 24, 40], device)?);
-        let y = ops::conv2d(&x, &w, &options)?;
-        let dx = ops::conv2d_input_grad(&y, &w, x.shape(), &options)?;
-        let dw = ops::conv2d_weight_grad(&x, &y, w.shape(), &options, Rows::of(y.shape(), 0)?)?.total()?;
-        Ok(vec![y, dx, dw])
+        convolved(&options, [24, 40], device)
+    }),
+    ("conv2d_fast", |device| {
+        // The same, in tiles that are cut at the borders.
+        let cpu = CpuDevice::with_isa(1, device.host().isa())?;
+        let options = Conv2d { padding: [1, 1], ..Conv2d::default() };
+        convolved(&options, [32, 48], &Device::open_with("cpu", cpu, Numerics::Fast)?)
     }),
     ("sum_prod_cumsum", |device| {
         let x = normal(1, &[33, 700], device)?;
@@ -110,6 +113,15 @@ fn normal(seed: u64, shape: &[usize], device: &Device) -> Result<Array> {
 
 fn double(x: &Array) -> Result<Array> {
     ops::cast(x, DType::F64)
+}
+
+/// The result and the gradients of a convolution of 20 images, 9 by 8, by 3 x 3 taps.
+fn convolved(options: &Conv2d, [c, c_out]: [usize; 2], device: &Device) -> Made {
+    let (x, w) = (normal(1, &[20, 9, 8, c], device)?, normal(2, &[3, 3, c, c_out], device)?);
+    let y = ops::conv2d(&x, &w, options)?;
+    let dx = ops::conv2d_input_grad(&y, &w, x.shape(), options)?;
+    let dw = ops::conv2d_weight_grad(&x, &y, w.shape(), options, Rows::of(y.shape(), 0)?)?.total()?;
+    Ok(vec![y, dx, dw])
 }
 
 fn codes(domain: SinkhornDomain, device: &Device) -> Made {

@@ -133,8 +133,8 @@ fn place_of(
 
 /// Every level, a line each as it ends. A level that the method refuses is no difference, and is counted apart.
 fn levels(args: &Args, recorded: &Recorded, user: Arc<AtomicBool>, out: &mut Output) -> Result<Outcome> {
-    let differences = said_differences(recorded, &Device::cpu()?);
     let mut levels = recorded.levels(args.steps)?;
+    let differences = levels.first().map_or(Vec::new(), |level| said_differences(recorded, &level.execution.device));
     levels.retain(|level| !(args.skip_slow && level.slow));
     let width = levels.iter().map(|level| level.what.len()).max().unwrap_or(0);
     let mut objects = Vec::new();

@@ -17,7 +17,7 @@ pub use workers::Workers;
 
 use crate::op_log::OpLog;
 use crate::profile::Profiler;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Numerics, Result};
 use selfsame_kernels::isa::Isa;
 use std::fmt;
 use std::sync::Arc;
@@ -33,6 +33,7 @@ struct Inner {
     memory: Arc<MemoryPool>,
     isa: Isa,
     finite_checks: Arc<AtomicBool>,
+    fast: Arc<AtomicBool>,
     op_log: Arc<OpLog>,
     profiler: Arc<Profiler>,
 }
@@ -53,8 +54,8 @@ impl CpuDevice {
     pub fn with_isa(threads: usize, isa: Isa) -> Result<CpuDevice> {
         let (memory, profiler) = (Arc::new(MemoryPool::default()), Arc::new(Profiler::default()));
         let workers = Workers::new(threads, Arc::clone(&profiler))?;
-        let (scratch, finite_checks, op_log) = (Arc::default(), Arc::default(), Arc::default());
-        Ok(CpuDevice(Arc::new(Inner { workers, scratch, memory, isa, finite_checks, op_log, profiler })))
+        let (scratch, finite_checks, fast, op_log) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
+        Ok(CpuDevice(Arc::new(Inner { workers, scratch, memory, isa, finite_checks, fast, op_log, profiler })))
     }
 
     /// The same device for a rank: its memory and switches, with `threads` worker threads of the rank's own. What an
@@ -63,13 +64,14 @@ impl CpuDevice {
     /// # Errors
     /// As for [`CpuDevice::new`].
     pub fn share(&self, threads: usize) -> Result<CpuDevice> {
-        let Inner { scratch, memory, isa, finite_checks, op_log, profiler, .. } = &*self.0;
+        let Inner { scratch, memory, isa, finite_checks, fast, op_log, profiler, .. } = &*self.0;
         Ok(CpuDevice(Arc::new(Inner {
             workers: Workers::new(threads, Arc::clone(profiler))?,
             scratch: Arc::clone(scratch),
             memory: Arc::clone(memory),
             isa: *isa,
             finite_checks: Arc::clone(finite_checks),
+            fast: Arc::clone(fast),
             op_log: Arc::clone(op_log),
             profiler: Arc::clone(profiler),
         })))
@@ -104,6 +106,16 @@ impl CpuDevice {
     /// Whether operations check what they compute.
     pub fn checks_finite(&self) -> bool {
         self.0.finite_checks.load(Ordering::Relaxed)
+    }
+
+    /// Sets the numerics of this device, which are strict unless told otherwise.
+    pub(crate) fn set_numerics(&self, numerics: Numerics) {
+        self.0.fast.store(numerics == Numerics::Fast, Ordering::Relaxed);
+    }
+
+    /// Whether it keeps the canonical order.
+    pub fn numerics(&self) -> Numerics {
+        if self.0.fast.load(Ordering::Relaxed) { Numerics::Fast } else { Numerics::Strict }
     }
 
     /// The log of operations; off unless begun.

@@ -3,9 +3,9 @@
 use super::linear::sample_nodes;
 use super::rows_sum::channels;
 use super::{Float, elements, expect_same_dtype, kernels_for, span, with_real};
-use crate::cpu::contract::{self, ConvShape};
+use crate::cpu::contract::{self, Context, ConvShape, winograd};
 use crate::gpu;
-use crate::{Array, Error, ErrorKind, Result, Rows, SampleSum};
+use crate::{Array, DType, Error, ErrorKind, Numerics, Result, Rows, SampleSum};
 
 /// How a kernel moves over an image. Each pair is (height, width).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,9 @@ pub fn conv2d(x: &Array, weight: &Array, options: &Conv2d) -> Result<Array> {
     if let Some(gpu) = kernels_for(x) {
         return gpu::contract::conv2d(gpu, &shape, x, weight, &output);
     }
+    if is_fast(x, &shape) {
+        return fast(x, weight, &output, "conv2d", |cx, x, weight, y| winograd::conv2d(cx, &shape, x, weight, y));
+    }
     with_real!("conv2d", x.dtype(), T, {
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);
         let (xs, weights) = (x.as_slice::<T>()?, weight.as_slice::<T>()?);
@@ -105,6 +108,11 @@ pub fn conv2d_input_grad(dy: &Array, weight: &Array, x_shape: &[usize], options:
     let _span = span("conv2d_input_grad", &[dy, weight], |n| (elements(x_shape), 2 * n * shape.taps(), 0));
     if let Some(gpu) = kernels_for(dy) {
         return gpu::contract::conv2d_input_grad(gpu, &shape, dy, weight, x_shape);
+    }
+    if is_fast(dy, &shape) {
+        return fast(dy, weight, x_shape, "conv2d backward", |cx, dy, weight, dx| {
+            winograd::conv2d_input_grad(cx, &shape, dy, weight, dx);
+        });
     }
     with_real!("conv2d backward", dy.dtype(), T, {
         let (dy, weight) = (dy.contiguous()?, weight.contiguous()?);
@@ -135,7 +143,35 @@ pub fn conv2d_weight_grad(
     if let Some(gpu) = kernels_for(x) {
         return gpu::contract::conv2d_weight_grad(gpu, &shape, x, dy, rows, weight_shape);
     }
+    if is_fast(x, &shape) && winograd::fits_weight_grad(&shape) {
+        let (x, dy) = (x.contiguous()?, dy.contiguous()?);
+        let (xs, dys) = (x.as_slice::<f32>()?, dy.as_slice::<f32>()?);
+        return sample_nodes::<f32>(&x, rows, weight_shape, "conv2d backward", |cx, nodes| {
+            winograd::conv2d_weight_grad(cx, &shape, rows.first_leaf(), xs, dys, nodes);
+        });
+    }
     with_real!("conv2d backward", x.dtype(), T, weight_grad::<T>(x, dy, weight_shape, &shape, rows))
+}
+
+/// Whether the CPU's fast numerics have a convolution of this shape.
+fn is_fast(x: &Array, shape: &ConvShape) -> bool {
+    x.dtype() == DType::F32 && x.device().numerics() == Numerics::Fast && winograd::fits(shape)
+}
+
+/// An array of `shape` in f32 from two.
+fn fast(
+    x: &Array,
+    weight: &Array,
+    shape: &[usize],
+    name: &'static str,
+    fill: impl FnOnce(&Context<'_>, &[f32], &[f32], &mut [f32]),
+) -> Result<Array> {
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let (xs, weights) = (x.as_slice::<f32>()?, weight.as_slice::<f32>()?);
+    Array::build::<f32>(x.device(), shape, name, |cpu, to| {
+        fill(&cpu.contraction(), xs, weights, to);
+        Ok(())
+    })
 }
 
 fn weight_grad<T: Float + contract::Real>(

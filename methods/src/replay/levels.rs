@@ -29,18 +29,18 @@ pub struct Level {
 }
 
 impl Recorded {
-    /// All levels, on the steps asked for (all recorded ones when left out). The slow ones, portable loops and kernels
-    /// on the host, come last and take the first of the steps.
+    /// All levels, in the run's numerics, on the steps asked for (all recorded ones when left out). The slow ones, portable
+    /// loops and kernels on the host, come last and take the first of the steps. Kernels are there for strict numerics.
     ///
     /// # Errors
     /// `Config` for steps that the run has not recorded; `Device` when the system refuses a thread.
     pub fn levels(&self, steps: Option<(u64, u64)>) -> Result<Vec<Level>> {
         let steps = self.steps(steps)?;
-        let cpu = |threads| Device::cpu_with(threads).map(Execution::on);
+        let numerics = Numerics::parse(&self.manifest().numerics)?;
+        let on = |cpu| Device::open_with("cpu", cpu, numerics).map(Execution::on);
+        let cpu = |threads| CpuDevice::new(threads).and_then(on);
         let mut levels = Vec::new();
-        let mut add = |name, what: String, execution| {
-            levels.push(Level { name, what, execution, steps, slow: false });
-        };
+        let mut add = |name, what: String, execution| levels.push(Level { name, what, execution, steps, slow: false });
         add("L0", "the same again".into(), cpu(2)?);
         for threads in THREADS {
             add("L1", counted(threads, "thread"), cpu(threads)?);
@@ -67,13 +67,19 @@ impl Recorded {
         for ranks in RANKS.into_iter().filter(|ranks| *ranks <= batch.div_ceil(LEAF)) {
             add("L3", format!("{ranks} ranks"), Execution { ranks, ..cpu(2)? });
         }
-        for isa in Isa::available().into_iter().rev() {
-            add("L4", format!("CPU, {isa}"), Execution::on(Device::Cpu(CpuDevice::with_isa(2, isa)?)));
+        let sets = Isa::available();
+        for isa in sets.iter().rev() {
+            add("L4", format!("CPU, {isa}"), on(CpuDevice::with_isa(2, *isa)?)?);
         }
-        let kernels = Device::open_with("simt:unchecked", CpuDevice::new(2)?, Numerics::Strict)?;
-        add("L4", "GPU kernels on the host".into(), Execution::on(kernels));
-        for level in levels.iter_mut().rev().take(2) {
-            (level.slow, level.steps.1) = (true, level.steps.0);
+        if numerics == Numerics::Strict {
+            let kernels = Device::open_with("simt:unchecked", CpuDevice::new(2)?, numerics)?;
+            add("L4", "GPU kernels on the host".into(), Execution::on(kernels));
+        }
+        for level in levels.iter_mut().filter(|level| level.name == "L4") {
+            let device = &level.execution.device;
+            if device.gpu().is_some() || device.host().isa() == Isa::PORTABLE && sets.len() > 1 {
+                (level.slow, level.steps.1) = (true, level.steps.0);
+            }
         }
         Ok(levels)
     }

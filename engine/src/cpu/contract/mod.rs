@@ -3,6 +3,7 @@
 //! - `lanes`, `micro`: vectors per instruction set, and the two micro-kernels, written once over them.
 //! - `pack`, `driver`: the right operand in panels, and the loops around the row kernel.
 //! - `matmul`, `conv`: what rows are: those of a matrix, or pixels gathered by class of real taps.
+//! - `winograd`: 3 x 3 taps in fast numerics.
 //! - `weight_grad`: sums over samples, from registers into the nodes of the sample tree.
 //!
 //! Bits follow from the canonical order alone: a chunk of [`CHUNK`](selfsame_kernels::order::CHUNK) positions is one
@@ -39,6 +40,7 @@ pub(super) mod micro;
 pub(super) mod pack;
 mod scratch;
 mod weight_grad;
+pub(crate) mod winograd;
 
 #[cfg(test)]
 mod tests;

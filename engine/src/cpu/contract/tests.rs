@@ -6,7 +6,7 @@ use crate::rows::dyadic_blocks;
 use proptest::prelude::*;
 use selfsame_kernels::reference::{self, Samples};
 
-trait Scalar: Real + selfsame_kernels::math::Real {
+pub(super) trait Scalar: Real + selfsame_kernels::math::Real {
     fn of(x: f64) -> Self;
     /// Equal for equal values; all NaNs are one value.
     fn bits(self) -> u64;
@@ -49,8 +49,13 @@ fn values<T: Scalar>(n: usize, seed: u64) -> Vec<T> {
         .collect()
 }
 
+/// Runs `run` on one thread of the fastest instruction set.
+pub(super) fn plain_context<R>(run: impl FnOnce(&Context<'_>) -> R) -> R {
+    run(&Context { workers: None, isa: Isa::detect(), scratch: &Scratch::default() })
+}
+
 /// Runs `run` on every instruction set and on 1, 2 and 3 threads, and compares its result with `expected`.
-fn check<T: Scalar>(expected: &[T], run: impl Fn(&Context<'_>) -> Vec<T>) {
+pub(super) fn check<T: Scalar>(expected: &[T], run: impl Fn(&Context<'_>) -> Vec<T>) {
     let expected = bits(expected);
     for isa in Isa::available() {
         for threads in [1, 2, 3] {

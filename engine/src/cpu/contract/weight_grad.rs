@@ -96,9 +96,9 @@ struct Unit {
 
 /// What happens to a leaf's sum in the tree: it is added to the nodes in `merge` slots, in order, and the result is
 /// put in slot `to`.
-struct Step {
-    merge: Vec<usize>,
-    to: usize,
+pub(super) struct Step {
+    pub(super) merge: Vec<usize>,
+    pub(super) to: usize,
 }
 
 /// A tap's real output coordinates.
@@ -368,7 +368,7 @@ fn units(images: usize, rows_per_image: usize) -> Vec<Unit> {
 
 /// Plays the tree through: each leaf merges with the siblings that it completes. In the end slot i holds block i of
 /// [`dyadic_blocks`]. Returns also how many slots are needed.
-fn steps(first_leaf: usize, leaves: usize) -> (Vec<Step>, usize) {
+pub(super) fn steps(first_leaf: usize, leaves: usize) -> (Vec<Step>, usize) {
     let mut stack: Vec<(usize, u32)> = Vec::new();
     let mut slots = 0;
     let steps = (first_leaf..first_leaf + leaves)
