@@ -16,7 +16,7 @@ use std::ops::Range;
 /// 12, 10, 10, 10 ms; 128: 8.4, 8.6, 8.5, 9.9; 256: 11, 11, 9.0, 8.8; 512: 15, 15, 14, 15.)
 const MOST_TILES: usize = 6 * MAX_ROWS;
 
-/// y = x * weight, for a shape that [`fits`].
+/// y = x * weight, for a shape that [`fits`](super::fits).
 ///
 /// # Panics
 /// When lengths do not fit the shape: the caller checks its operands.
@@ -27,7 +27,8 @@ pub(crate) fn conv2d(cx: &Context<'_>, shape: &ConvShape, x: &[f32], weight: &[f
     Correlation { tiles: Tiles::new(shape.n, to), from, to, padding: shape.padding, taps }.run(cx, x, y);
 }
 
-/// dx from dy, for a shape that [`fits`]: the convolution of dy with the taps in reverse, from output to input channels.
+/// dx from dy, for a shape that [`fits`](super::fits): the convolution of dy with the taps in reverse, from output to
+/// input channels.
 ///
 /// # Panics
 /// As for [`conv2d`].
@@ -53,6 +54,8 @@ struct Taps<'a> {
     kernels: &'static Kernels<f32>,
     panels: Panels,
     channels: [usize; 2],
+    /// Elements from a component to the next: some more than there are, lest they share the sets of a cache.
+    component_len: usize,
 }
 
 impl<'a> Taps<'a> {
@@ -61,7 +64,8 @@ impl<'a> Taps<'a> {
         const ROWS: usize = 4;
         let kernels = f32::kernels(cx.isa);
         let panels = Panels::new(c_out, kernels);
-        let mut components = cx.scratch.lease::<f32>(COMPONENTS * c * c_out);
+        let component_len = c * c_out + LANES;
+        let mut components = cx.scratch.lease::<f32>(COMPONENTS * component_len);
         let to = SharedMut::new(&mut components);
         cx.run(c.div_ceil(ROWS), |task| {
             let mut row_of = [[0f32; LANES]; COMPONENTS];
@@ -73,13 +77,13 @@ impl<'a> Taps<'a> {
                     let in_panel = row * panel.vectors * kernels.width + column - panel.first;
                     for (component, lanes) in row_of.iter().enumerate() {
                         // SAFETY: tasks have disjoint rows, and the lease outlives the run.
-                        let to = unsafe { to.slice((component * c_out + panel.first) * c + in_panel, LANES) };
+                        let to = unsafe { to.slice(component * component_len + panel.first * c + in_panel, LANES) };
                         to.copy_from_slice(lanes);
                     }
                 }
             }
         });
-        Taps { components, kernels, panels, channels }
+        Taps { components, kernels, panels, channels, component_len }
     }
 }
 
@@ -128,7 +132,7 @@ impl Correlation<'_> {
 
     /// `[tile][component][output channel]`, rows [`Correlation::row_of_products`] apart.
     fn products<'b>(&self, cx: &Context<'b>, patches: &[f32], tiles: usize) -> Lease<'b, f32> {
-        let Taps { components, kernels, panels, channels: [c, c_out] } = &self.taps;
+        let Taps { components, kernels, panels, channels: [c, c_out], component_len } = &self.taps;
         let (beside, stride) = (self.side_by_side(), self.row_of_products());
         let mut products = cx.scratch.lease::<f32>(tiles * stride);
         let to = products.as_mut_ptr();
@@ -137,7 +141,7 @@ impl Correlation<'_> {
         let strips = tiles.div_ceil(kernels.max_rows());
         for component in 0..COMPONENTS {
             let patches = &patches[component / beside * tiles * A_STRIDE + component % beside * c..];
-            let taps = &components[component * c * c_out..][..c * c_out];
+            let taps = &components[component * component_len..][..c * c_out];
             for strip in 0..strips {
                 let tiles = strip * tiles / strips..(strip + 1) * tiles / strips;
                 for panel in (0..panels.count()).map(|i| panels.get(i)) {
