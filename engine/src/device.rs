@@ -31,16 +31,14 @@ impl Device {
         Device::open_with(name, CpuDevice::all_cores()?, Numerics::default_of(name))
     }
 
-    /// Opens a device by name, with `cpu` as the CPU, whose numerics are then those asked for, or beside the device.
+    /// Opens a device by name, with the numerics asked for; `cpu` is the CPU ([`CpuDevice::in_numerics`]), or that beside
+    /// the device.
     ///
     /// # Errors
     /// As for [`Device::open`].
     pub fn open_with(name: &str, cpu: CpuDevice, numerics: Numerics) -> Result<Device> {
         match name {
-            "cpu" => {
-                cpu.set_numerics(numerics);
-                Ok(Device::Cpu(cpu))
-            }
+            "cpu" => cpu.in_numerics(numerics).map(Device::Cpu),
             "simt" => Ok(simt(Options { count: false, ..Options::checked() }, cpu, numerics)),
             "simt:unchecked" => Ok(simt(Options::unchecked(cpu.workers().threads()), cpu, numerics)),
             _ if name == "cuda" || name.starts_with("cuda:") => cuda(name, cpu, numerics),

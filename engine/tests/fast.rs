@@ -118,3 +118,13 @@ fn the_cpu_differs_in_convolutions_alone() {
         assert!(0.0 < difference && difference < 1e-5 * size, "{difference} of {size}");
     }
 }
+
+#[test]
+fn numerics_of_one_device_leave_another_as_it_is() {
+    let cpu = CpuDevice::new(1).unwrap();
+    let open = |numerics| Device::open_with("cpu", cpu.clone(), numerics).unwrap();
+    let (strict, fast) = (open(Numerics::Strict), open(Numerics::Fast));
+    assert_eq!((strict.numerics(), fast.numerics()), (Numerics::Strict, Numerics::Fast));
+    assert_eq!(cpu.numerics(), Numerics::Strict);
+    assert!(!strict.is(&fast));
+}

@@ -33,7 +33,7 @@ struct Inner {
     memory: Arc<MemoryPool>,
     isa: Isa,
     finite_checks: Arc<AtomicBool>,
-    fast: Arc<AtomicBool>,
+    numerics: Numerics,
     op_log: Arc<OpLog>,
     profiler: Arc<Profiler>,
 }
@@ -52,10 +52,14 @@ impl CpuDevice {
     /// # Errors
     /// As for [`CpuDevice::new`].
     pub fn with_isa(threads: usize, isa: Isa) -> Result<CpuDevice> {
+        CpuDevice::build(threads, isa, Numerics::Strict)
+    }
+
+    fn build(threads: usize, isa: Isa, numerics: Numerics) -> Result<CpuDevice> {
         let (memory, profiler) = (Arc::new(MemoryPool::default()), Arc::new(Profiler::default()));
         let workers = Workers::new(threads, Arc::clone(&profiler))?;
-        let (scratch, finite_checks, fast, op_log) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
-        Ok(CpuDevice(Arc::new(Inner { workers, scratch, memory, isa, finite_checks, fast, op_log, profiler })))
+        let (scratch, finite_checks, op_log) = (Arc::default(), Arc::default(), Arc::default());
+        Ok(CpuDevice(Arc::new(Inner { workers, scratch, memory, isa, numerics, finite_checks, op_log, profiler })))
     }
 
     /// The same device for a rank: its memory and switches, with `threads` worker threads of the rank's own. What an
@@ -64,14 +68,14 @@ impl CpuDevice {
     /// # Errors
     /// As for [`CpuDevice::new`].
     pub fn share(&self, threads: usize) -> Result<CpuDevice> {
-        let Inner { scratch, memory, isa, finite_checks, fast, op_log, profiler, .. } = &*self.0;
+        let Inner { scratch, memory, isa, numerics, finite_checks, op_log, profiler, .. } = &*self.0;
         Ok(CpuDevice(Arc::new(Inner {
             workers: Workers::new(threads, Arc::clone(profiler))?,
             scratch: Arc::clone(scratch),
             memory: Arc::clone(memory),
             isa: *isa,
+            numerics: *numerics,
             finite_checks: Arc::clone(finite_checks),
-            fast: Arc::clone(fast),
             op_log: Arc::clone(op_log),
             profiler: Arc::clone(profiler),
         })))
@@ -108,14 +112,20 @@ impl CpuDevice {
         self.0.finite_checks.load(Ordering::Relaxed)
     }
 
-    /// Sets the numerics of this device, which are strict unless told otherwise.
-    pub(crate) fn set_numerics(&self, numerics: Numerics) {
-        self.0.fast.store(numerics == Numerics::Fast, Ordering::Relaxed);
+    /// This device where it has those numerics; else another, with threads and memory of its own.
+    ///
+    /// # Errors
+    /// As for [`CpuDevice::new`].
+    pub fn in_numerics(self, numerics: Numerics) -> Result<CpuDevice> {
+        if self.numerics() == numerics {
+            return Ok(self);
+        }
+        CpuDevice::build(self.workers().threads(), self.isa(), numerics)
     }
 
-    /// Whether it keeps the canonical order.
+    /// Whether it keeps the canonical order; strict unless asked otherwise.
     pub fn numerics(&self) -> Numerics {
-        if self.0.fast.load(Ordering::Relaxed) { Numerics::Fast } else { Numerics::Strict }
+        self.0.numerics
     }
 
     /// The log of operations; off unless begun.
