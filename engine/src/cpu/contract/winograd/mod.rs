@@ -13,7 +13,7 @@
 //!
 //! Measured on two threads of an AMD EPYC, 128 images, medians of 15, direct and this, in ms: 64 channels at 32 x 32
 //! forward 47, 19, input gradient 47, 19, weight gradient 53, 26; 128 at 16 x 16 43, 17, 42, 16, 45, 21; 256 at 8 x 8 38,
-//! 17, 38, 17, 43, 22; 512 at 4 x 4 32, 20, 32, 21, and the weight gradient, of 16 tiles a leaf, 35, 47: it stays direct.
+//! 17, 38, 17, 43, 22; 512 at 4 x 4 32, 18, 32, 20, and the weight gradient, of 16 tiles a leaf, 35, 38: it stays direct.
 
 mod correlation;
 mod weight_grad;
@@ -134,26 +134,14 @@ stamp! {
     fn transform_patch(
         from: &[f32], at: &[usize; COMPONENTS], channels: usize, to: [&mut [f32]; COMPONENTS],
     ) {
-        let mut to = to;
-        for channel in (0..channels).step_by(LANES) {
-            let components = in_both_directions(&pixels(from, at, channel), patch_at_points);
-            for (component, to) in components.as_flattened().iter().zip(&mut to) {
-                to[channel..][..LANES].copy_from_slice(component);
-            }
-        }
+        transform(from, at, channels, to, patch_at_points);
     }
 
     /// The components of the gradient of a tile of outputs; as [`transform_patch`].
     fn transform_tile(
         from: &[f32], at: &[usize; TILE * TILE], channels: usize, to: [&mut [f32]; COMPONENTS],
     ) {
-        let mut to = to;
-        for channel in (0..channels).step_by(LANES) {
-            let components = in_both_directions(&pixels(from, at, channel), outputs_at_points);
-            for (component, to) in components.as_flattened().iter().zip(&mut to) {
-                to[channel..][..LANES].copy_from_slice(component);
-            }
-        }
+        transform(from, at, channels, to, outputs_at_points);
     }
 
     /// The components of taps: tap i starts at `at[i]` of `from`.
@@ -179,6 +167,23 @@ stamp! {
     }
 }
 
+/// The components of a square of pixels, by channels.
+#[inline(always)]
+fn transform<const N: usize>(
+    from: &[f32],
+    at: &[usize],
+    channels: usize,
+    mut to: [&mut [f32]; COMPONENTS],
+    line: impl Fn([f32; N]) -> [f32; PATCH],
+) {
+    for channel in (0..channels).step_by(LANES) {
+        let components = in_both_directions(&pixels(from, at, channel), &line);
+        for (component, to) in components.as_flattened().iter().zip(&mut to) {
+            to[channel..][..LANES].copy_from_slice(component);
+        }
+    }
+}
+
 /// Some channels of a square of pixels; zeros for those [`OUTSIDE`].
 #[inline(always)]
 fn pixels<const N: usize>(from: &[f32], at: &[usize], channel: usize) -> [[Lanes; N]; N] {
@@ -201,7 +206,8 @@ fn in_both_directions<const N: usize, const M: usize>(
 }
 
 /// `line` of every column, as a row of the result.
-// Not by `from_fn`, whose closures are compiled without the instruction set.
+// Index loops of constant length are what becomes vectors: by `from_fn`, whose closures are compiled without the
+// instruction set, or by iterators a weight gradient takes half again as long.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
 fn lines<const N: usize, const M: usize, const COLUMNS: usize>(
@@ -211,11 +217,11 @@ fn lines<const N: usize, const M: usize, const COLUMNS: usize>(
     let mut to = [[[0.0; LANES]; M]; COLUMNS];
     for column in 0..COLUMNS {
         for lane in 0..LANES {
-            let mut of_column = [0.0; N];
+            let mut values = [0.0; N];
             for row in 0..N {
-                of_column[row] = from[row][column][lane];
+                values[row] = from[row][column][lane];
             }
-            let found = line(of_column);
+            let found = line(values);
             for i in 0..M {
                 to[column][i][lane] = found[i];
             }
