@@ -1,8 +1,8 @@
 //! Products of bf16 matrices in f32, in the order of [`contract_bf16`](selfsame_kernels::reference::contract_bf16).
 //!
 //! A product comes in blocks of 32 x 32 sums over a chunk of positions, from operands that lie in blocks of 32 x 32
-//! elements (`pack`). Three units compute it, with the same bits: the matrix unit of x86-64 (`amx`), its vectors
-//! (`vectors`), and loops for every instruction set (`plain`).
+//! elements (`pack`). Four units compute it, with the same bits: the matrix unit of x86-64 (`amx`), its dot products
+//! (`dot`), its fused multiply-adds (`fma`), and loops for every instruction set (`plain`).
 //!
 //! Measured on one core of an Intel Xeon with AMX-BF16 and AVX-512 (2.1 GHz, shared machine), GFLOP/s from registers: fma
 //! of f32 222, `vdpbf16ps` 108, `tdpbf16ps` 2000; with tiles from caches 700 to 840. So the order is that of the matrix
@@ -11,12 +11,14 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod dot;
+#[cfg(target_arch = "x86_64")]
+mod fma;
 mod pack;
 mod plain;
-#[cfg(target_arch = "x86_64")]
-mod vectors;
 
-pub(super) use pack::{Operand, Packed, Side, pack_weights};
+pub(super) use pack::{Operand, Packed, Pairs, Side, pack_weights};
 pub(super) use plain::{add_block, add_block_transposed};
 
 use selfsame_kernels::isa::Isa;
@@ -24,8 +26,6 @@ use selfsame_kernels::isa::Isa;
 use selfsame_kernels::isa::Level;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
-#[cfg(target_arch = "x86_64")]
-use vectors::Vectors;
 
 /// Rows, columns and positions of a block.
 pub(super) const EDGE: usize = selfsame_kernels::bf16::BF16_GROUP;
@@ -40,14 +40,26 @@ pub(super) struct Run<'a> {
     pub(super) right: &'a [u16],
 }
 
+/// How the elements of a left block lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Row by row.
+    Rows,
+    /// As those of a right block, whose columns are its rows.
+    Pairs,
+}
+
 /// What computes the products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     /// Loops on an instruction set.
     Plain(Isa),
-    /// Vectors that flush.
+    /// Fused multiply-adds of vectors that flush.
     #[cfg(target_arch = "x86_64")]
-    Vectors(Vectors),
+    Fma(Isa),
+    /// Dot products of vectors, which this machine has.
+    #[cfg(target_arch = "x86_64")]
+    Dot,
     /// The matrix unit, which this process may use.
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     Amx,
@@ -66,7 +78,10 @@ impl Unit {
     fn present(isa: Isa) -> Vec<Unit> {
         let mut units = vec![Unit::Plain(isa)];
         #[cfg(target_arch = "x86_64")]
-        units.extend(Vectors::beside(isa).into_iter().map(Unit::Vectors));
+        {
+            units.extend(fma::is_in(isa).then_some(Unit::Fma(isa)));
+            units.extend(dot::is_beside(isa).then_some(Unit::Dot));
+        }
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if isa.level() == Level::Avx512 && amx::is_permitted() {
             units.push(Unit::Amx);
@@ -92,13 +107,25 @@ impl Unit {
         (left[BLOCK], left[BLOCK + 2]) = (power(-126), power(-76) | 0x8040);
         (right[BLOCK], right[BLOCK + EDGE]) = (power(0), power(-76));
         let product = |unit: Unit| {
+            let (mut left, mut right) = (left.clone(), right.clone());
+            unit.pairs().arrange(Isa::PORTABLE, Side::Left, &mut left);
+            unit.pairs().arrange(Isa::PORTABLE, Side::Right, &mut right);
             let mut sums = [0f32; BLOCK];
-            unit.open().product(&[Run { left: &left[BLOCK..], right: &right[BLOCK..] }], &mut sums, EDGE);
+            unit.open().product(Layout::Rows, &[Run { left: &left[BLOCK..], right: &right[BLOCK..] }], &mut sums, EDGE);
             let of_second = sums.map(f32::to_bits);
-            unit.open().product(&[Run { left: &left, right: &right }], &mut sums, EDGE);
+            unit.open().product(Layout::Rows, &[Run { left: &left, right: &right }], &mut sums, EDGE);
             (of_second, sums.map(f32::to_bits))
         };
         product(self) == product(Unit::Plain(Isa::PORTABLE))
+    }
+
+    /// The pairs that its operands are packed in.
+    pub(super) fn pairs(self) -> Pairs {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Unit::Dot => Pairs::Apart,
+            _ => Pairs::Neighbours,
+        }
     }
 
     /// Makes it ready on this thread. A thread opens one at a time.
@@ -108,19 +135,21 @@ impl Unit {
             // SAFETY: an `Amx` exists only where the unit is present.
             unsafe { amx::configure() };
         }
-        Session { unit: self, this_thread: PhantomData }
+        Session { unit: self, rows: Vec::new(), this_thread: PhantomData }
     }
 }
 
 /// A unit that is ready on this thread.
 pub(crate) struct Session {
     unit: Unit,
+    /// Left blocks row by row, for units that take no others.
+    rows: Vec<u16>,
     this_thread: PhantomData<*const ()>,
 }
 
 impl Session {
     /// The sums of one chunk: `to[row * stride + column]` over the positions of the runs, one after another.
-    pub(super) fn product(&self, runs: &[Run<'_>], to: &mut [f32], stride: usize) {
+    pub(super) fn product(&mut self, layout: Layout, runs: &[Run<'_>], to: &mut [f32], stride: usize) {
         assert!(stride >= EDGE && to.len() >= (EDGE - 1) * stride + EDGE, "no room for a block");
         for run in runs {
             assert!(
@@ -129,13 +158,42 @@ impl Session {
             );
         }
         match self.unit {
-            Unit::Plain(isa) => plain::product(isa, runs, to, stride),
             #[cfg(target_arch = "x86_64")]
-            Unit::Vectors(vectors) => vectors::product(vectors, runs, to, stride),
-            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            // SAFETY: the unit is present and was configured by `open`; operands and result were measured above.
-            Unit::Amx => unsafe { amx::product(runs, to, stride) },
+            // SAFETY: a `Dot` exists only where the machine has the instruction.
+            Unit::Dot => unsafe { dot::product(layout, runs, to, stride) },
+            unit => match layout {
+                Layout::Rows => product_of_rows(unit, runs, to, stride),
+                Layout::Pairs => {
+                    self.rows.clear();
+                    let blocks = runs.iter().flat_map(|run| run.left.as_chunks::<BLOCK>().0);
+                    blocks.for_each(|block| self.rows.extend(pack::rows_of(block)));
+                    let mut rows = &self.rows[..];
+                    let runs: Vec<Run<'_>> = runs
+                        .iter()
+                        .map(|run| {
+                            let (left, rest) = rows.split_at(run.left.len());
+                            rows = rest;
+                            Run { left, right: run.right }
+                        })
+                        .collect();
+                    product_of_rows(unit, &runs, to, stride);
+                }
+            },
         }
+    }
+}
+
+/// See [`Session::product`]; `unit` is open on this thread.
+fn product_of_rows(unit: Unit, runs: &[Run<'_>], to: &mut [f32], stride: usize) {
+    match unit {
+        Unit::Plain(isa) => plain::product(isa, runs, to, stride),
+        #[cfg(target_arch = "x86_64")]
+        Unit::Fma(isa) => fma::product(isa, runs, to, stride),
+        #[cfg(target_arch = "x86_64")]
+        Unit::Dot => unreachable!("takes both layouts"),
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        // SAFETY: the unit is present and was configured by `open`; operands and result were measured by the caller.
+        Unit::Amx => unsafe { amx::product(runs, to, stride) },
     }
 }
 

@@ -1,13 +1,14 @@
 //! Operands in blocks of 32 x 32 elements, as the tiles of the matrix unit read them.
 //!
 //! A left block has its rows one after another, `[row][position]`. A right block has two halves of 16 columns, in which
-//! pairs of positions lie together: `[half][position / 2][column][position % 2]`. Elements past the edge are zeros, and
-//! so are subnormal ones.
+//! pairs of positions lie together: `[half][pair][column][element of the pair]`. Which positions are pairs, [`Pairs`] says.
+//! Elements past the edge are zeros, and so are subnormal ones.
 
 use super::super::contract::{Context, Lease, SharedMut};
 use super::{BLOCK, EDGE};
 use crate::bf16;
 use selfsame_kernels::bf16::split_bf16;
+use selfsame_kernels::isa::Isa;
 use selfsame_kernels::stamp;
 use std::ops::Range;
 
@@ -31,7 +32,49 @@ pub(in crate::cpu) enum Side {
     Right,
 }
 
-/// Where an element of a block lies.
+/// Which positions of a block lie side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cpu) enum Pairs {
+    /// 0 and 1, 2 and 3, and so on.
+    Neighbours,
+    /// 2 and 0, 3 and 1, 6 and 4, and so on: each of one chain, the later position first.
+    Apart,
+}
+
+impl Pairs {
+    /// Arranges blocks whose pairs are neighbours.
+    pub(in crate::cpu) fn arrange(self, isa: Isa, side: Side, blocks: &mut [u16]) {
+        match (self, side) {
+            (Pairs::Neighbours, _) => {}
+            (Pairs::Apart, Side::Left) => set_apart_in_rows(isa, blocks),
+            (Pairs::Apart, Side::Right) => set_apart_in_pairs(isa, blocks),
+        }
+    }
+}
+
+stamp! {
+    fn set_apart_in_rows(blocks: &mut [u16]) {
+        for four in blocks.as_chunks_mut::<4>().0 {
+            *four = [four[2], four[0], four[3], four[1]];
+        }
+    }
+
+    fn set_apart_in_pairs(blocks: &mut [u16]) {
+        for pairs in blocks.as_chunks_mut::<{ 2 * EDGE }>().0 {
+            let (first, second) = pairs.split_at_mut(EDGE);
+            for (first, second) in first.as_chunks_mut::<2>().0.iter_mut().zip(second.as_chunks_mut::<2>().0) {
+                (*first, *second) = ([second[0], first[0]], [second[1], first[1]]);
+            }
+        }
+    }
+}
+
+/// A block of [`Layout::Pairs`](super::Layout::Pairs) whose pairs are neighbours, row by row.
+pub(super) fn rows_of(block: &[u16; BLOCK]) -> [u16; BLOCK] {
+    std::array::from_fn(|at| block[place(Side::Right, at / EDGE, at % EDGE)])
+}
+
+/// Where an element of a block lies whose pairs are neighbours.
 #[inline(always)]
 fn place(side: Side, line: usize, position: usize) -> usize {
     match side {
@@ -53,7 +96,7 @@ pub(in crate::cpu) struct Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    pub(in crate::cpu) fn new(cx: &Context<'a>, operand: &Operand<'_>, side: Side) -> Packed<'a> {
+    pub(in crate::cpu) fn new(cx: &Context<'a>, operand: &Operand<'_>, side: Side, pairs: Pairs) -> Packed<'a> {
         let (down, across) = (operand.lines.div_ceil(EDGE), operand.positions.div_ceil(EDGE));
         let mut blocks = cx.scratch.lease(down * across * BLOCK);
         let to = SharedMut::new(&mut blocks);
@@ -65,6 +108,7 @@ impl<'a> Packed<'a> {
                 let positions = j * EDGE..operand.positions.min((j + 1) * EDGE);
                 fill(operand, side, lines.clone(), positions, to);
             }
+            pairs.arrange(cx.isa, side, to);
         });
         Packed { blocks, across }
     }
@@ -91,13 +135,27 @@ fn fill(operand: &Operand<'_>, side: Side, lines: Range<usize>, positions: Range
     }
 }
 
+/// A block of weights, whose rows lie `stride` apart, as two bf16 parts: as a left block each in `left`, and, if it is
+/// given, as a right block, whose columns are those of the weights, in `right`.
+pub(in crate::cpu) fn pack_weights(
+    isa: Isa,
+    weights: &[f32],
+    stride: usize,
+    pairs: Pairs,
+    mut left: [&mut [u16]; 2],
+    right: Option<[&mut [u16]; 2]>,
+) {
+    split_weights(isa, weights, stride, &mut left);
+    for (left, right) in left.iter_mut().zip(right.into_iter().flatten()) {
+        pair_rows(isa, left, right);
+        pairs.arrange(isa, Side::Right, right);
+    }
+    left.into_iter().for_each(|left| pairs.arrange(isa, Side::Left, left));
+}
+
 stamp! {
-    /// A block of weights, whose rows lie `stride` apart, as two bf16 parts: as a left block each in `left`, and, if it is
-    /// given, as a right block, whose columns are those of the weights, in `right`.
-    pub(in crate::cpu) fn pack_weights(
-        weights: &[f32], stride: usize, left: [&mut [u16]; 2], right: Option<[&mut [u16]; 2]>,
-    ) {
-        let [high, low] = left;
+    fn split_weights(weights: &[f32], stride: usize, parts: &mut [&mut [u16]; 2]) {
+        let [high, low] = parts;
         for row in 0..EDGE {
             let weights = &weights[row * stride..][..EDGE];
             let (high, low) = (&mut high[row * EDGE..][..EDGE], &mut low[row * EDGE..][..EDGE]);
@@ -106,16 +164,17 @@ stamp! {
                 (*high, *low) = (flushed(parts.0), flushed(parts.1));
             }
         }
-        let Some(right) = right else { return };
-        for (from, to) in [&*high, &*low].into_iter().zip(right) {
-            for pair in 0..EDGE / 2 {
-                let (even, odd) = from[2 * pair * EDGE..][..2 * EDGE].split_at(EDGE);
-                for half in 0..2 {
-                    let to = &mut to[half * (BLOCK / 2) + pair * EDGE..][..EDGE];
-                    let (even, odd) = (&even[half * 16..][..16], &odd[half * 16..][..16]);
-                    for ((to, even), odd) in to.as_chunks_mut::<2>().0.iter_mut().zip(even).zip(odd) {
-                        *to = [*even, *odd];
-                    }
+    }
+
+    /// A right block whose positions are the rows of `from`.
+    fn pair_rows(from: &[u16], to: &mut [u16]) {
+        for pair in 0..EDGE / 2 {
+            let (even, odd) = from[2 * pair * EDGE..][..2 * EDGE].split_at(EDGE);
+            for half in 0..2 {
+                let to = &mut to[half * (BLOCK / 2) + pair * EDGE..][..EDGE];
+                let (even, odd) = (&even[half * 16..][..16], &odd[half * 16..][..16]);
+                for ((to, even), odd) in to.as_chunks_mut::<2>().0.iter_mut().zip(even).zip(odd) {
+                    *to = [*even, *odd];
                 }
             }
         }

@@ -33,16 +33,20 @@ fn assert_product([m, n, k]: [usize; 3], exponents: Range<u64>, seed: u64) {
         let cx = device.contraction();
         let left = Operand { data: &a, lines: m, positions: k, line_stride: k, position_stride: 1 };
         let right = Operand { data: &b, lines: n, positions: k, line_stride: 1, position_stride: n };
-        let (left, right) = (Packed::new(&cx, &left, Side::Left), Packed::new(&cx, &right, Side::Right));
         let blocks = 0..k.div_ceil(EDGE);
-        let run = Run { left: left.blocks(0, blocks.clone()), right: right.blocks(0, blocks) };
-        for unit in Unit::present(isa) {
+        for (unit, layout) in
+            Unit::present(isa).into_iter().flat_map(|unit| [(unit, Layout::Rows), (unit, Layout::Pairs)])
+        {
+            let side = if layout == Layout::Rows { Side::Left } else { Side::Right };
+            let left = Packed::new(&cx, &left, side, unit.pairs());
+            let right = Packed::new(&cx, &right, Side::Right, unit.pairs());
+            let run = Run { left: left.blocks(0, blocks.clone()), right: right.blocks(0, blocks.clone()) };
             let mut sums = [f32::NAN; BLOCK];
-            unit.open().product(&[run], &mut sums, EDGE);
+            unit.open().product(layout, &[run], &mut sums, EDGE);
             for (i, row) in expected.chunks(n).enumerate() {
                 let found: Vec<u32> = sums[i * EDGE..][..n].iter().map(|x| x.to_bits()).collect();
                 let row: Vec<u32> = row.iter().map(|x| x.to_bits()).collect();
-                assert_eq!(found, row, "row {i} of {m} x {n} x {k}, exponents {exponents:?}, {unit:?}");
+                assert_eq!(found, row, "row {i} of {m} x {n} x {k}, exponents {exponents:?}, {unit:?}, {layout:?}");
             }
         }
     }
@@ -71,12 +75,12 @@ fn the_least_normal_number_is_told_from_what_rounds_to_it() {
             let device = CpuDevice::with_isa(1, isa).unwrap();
             let cx = device.contraction();
             let operand = |data| Operand { data, lines: 1, positions: 3, line_stride: 3, position_stride: 1 };
-            let (left, right) =
-                (Packed::new(&cx, &operand(&a), Side::Left), Packed::new(&cx, &operand(&b), Side::Right));
             for unit in Unit::present(isa) {
+                let packed = |data, side| Packed::new(&cx, &operand(data), side, unit.pairs());
+                let (left, right) = (packed(&a, Side::Left), packed(&b, Side::Right));
                 let mut sums = [f32::NAN; BLOCK];
                 let run = Run { left: left.blocks(0, 0..1), right: right.blocks(0, 0..1) };
-                unit.open().product(&[run], &mut sums, EDGE);
+                unit.open().product(Layout::Rows, &[run], &mut sums, EDGE);
                 assert_eq!(sums[0], expected, "{unit:?}");
             }
         }
@@ -88,7 +92,7 @@ fn the_least_normal_number_is_told_from_what_rounds_to_it() {
 #[test]
 fn multiply_adds_of_x86_64_serve_wherever_they_are() {
     for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::PORTABLE) {
-        assert!(Unit::present(isa).contains(&Unit::Vectors(Vectors::Fma(isa))), "{isa}");
+        assert!(Unit::present(isa).contains(&Unit::Fma(isa)), "{isa}");
         assert_ne!(Unit::beside(isa), Unit::Plain(isa), "{isa}");
     }
 }

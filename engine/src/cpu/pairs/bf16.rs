@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::super::bf16::{
-    BLOCK, EDGE, Operand, Packed, Run, Session, Side, Unit, add_block, add_block_transposed, pack_weights,
+    BLOCK, EDGE, Layout, Operand, Packed, Run, Session, Side, Unit, add_block, add_block_transposed, pack_weights,
 };
 use super::super::contract::{Context, SharedMut};
 use super::stored::{DotProducts, DotStrips, GradientProducts};
@@ -39,16 +39,17 @@ impl<'a> RoundedDots<'a> {
     /// `rows` `[m, d]` against `columns` `[n, d]`; nothing is empty.
     pub(super) fn new(cx: &Context<'a>, [rows, columns]: [&[bf16]; 2], [m, n, d]: [usize; 3]) -> RoundedDots<'a> {
         let operand = |data, lines| Operand { data, lines, positions: d, line_stride: d, position_stride: 1 };
+        let unit = Unit::beside(cx.isa);
         RoundedDots {
             dims: [m, n, d],
-            rows: Packed::new(cx, &operand(rows, m), Side::Left),
-            columns: Packed::new(cx, &operand(columns, n), Side::Right),
-            unit: Unit::beside(cx.isa),
+            rows: Packed::new(cx, &operand(rows, m), Side::Left, unit.pairs()),
+            columns: Packed::new(cx, &operand(columns, n), Side::Right, unit.pairs()),
+            unit,
         }
     }
 
     /// See [`DotStrips::strip`].
-    fn strip(&self, session: &Session, rows: &Range<usize>, block: usize, to: &mut [f32]) {
+    fn strip(&self, session: &mut Session, rows: &Range<usize>, block: usize, to: &mut [f32]) {
         let [_, n, d] = self.dims;
         let columns = block_of(block, n);
         assert!(rows.start.is_multiple_of(EDGE) && rows.len() <= EDGE && to.len() >= tile_len(rows.len()));
@@ -58,10 +59,10 @@ impl<'a> RoundedDots<'a> {
                 let left = self.rows.blocks(rows.start / EDGE, k.clone());
                 let run = Run { left, right: self.columns.blocks(column, k) };
                 if chunk == 0 && rows.len() == EDGE {
-                    session.product(&[run], &mut to[at..], STRIDE);
+                    session.product(Layout::Rows, &[run], &mut to[at..], STRIDE);
                 } else {
                     let mut sums = [0f32; BLOCK];
-                    session.product(&[run], &mut sums, EDGE);
+                    session.product(Layout::Rows, &[run], &mut sums, EDGE);
                     for (to, sums) in to.chunks_mut(STRIDE).zip(sums.as_chunks::<EDGE>().0).take(rows.len()) {
                         for (to, sum) in to[at..].iter_mut().zip(sums) {
                             *to = if chunk == 0 { *sum } else { *to + *sum };
@@ -102,7 +103,7 @@ pub(crate) struct RoundedDotsOfBlock<'b> {
 
 impl DotStrips<f32> for RoundedDotsOfBlock<'_> {
     fn strip(&mut self, rows: Range<usize>, to: &mut [f32]) {
-        self.dots.strip(&self.session, &rows, self.block, to);
+        self.dots.strip(&mut self.session, &rows, self.block, to);
     }
 }
 
@@ -124,11 +125,13 @@ impl<'a> RoundedProducts<'a> {
         sides: Sides,
     ) -> RoundedProducts<'a> {
         let operand = |data, positions| Operand { data, lines: d, positions, line_stride: 1, position_stride: d };
+        let dots = RoundedDots::new(cx, [rows, columns], [m, n, d]);
+        let pairs = dots.unit.pairs();
         RoundedProducts {
             isa: cx.isa,
-            dots: RoundedDots::new(cx, [rows, columns], [m, n, d]),
-            columns: Packed::new(cx, &operand(columns, n), Side::Right),
-            rows: (sides != Sides::Rows).then(|| Packed::new(cx, &operand(rows, m), Side::Left)),
+            dots,
+            columns: Packed::new(cx, &operand(columns, n), Side::Right, pairs),
+            rows: (sides != Sides::Rows).then(|| Packed::new(cx, &operand(rows, m), Side::Left, pairs)),
         }
     }
 }
@@ -157,9 +160,9 @@ impl GradientProducts<f32> for RoundedProducts<'_> {
         let mut strip_of_g = cx.scratch.lease::<u16>(STRIP);
         let (high, low) = strip_of_g.split_at_mut(STRIP / 2);
         let mut sums = [0f32; BLOCK];
-        let session = self.dots.unit.open();
+        let mut session = self.dots.unit.open();
         for strip in strips(rows, EDGE, EDGE) {
-            self.dots.strip(&session, &strip, j, &mut dots);
+            self.dots.strip(&mut session, &strip, j, &mut dots);
             for (r, g) in strip.clone().zip(dots.chunks_mut(STRIDE)) {
                 let (real, padding) = g.split_at_mut(columns.len());
                 weigh(r, real);
@@ -173,14 +176,14 @@ impl GradientProducts<f32> for RoundedProducts<'_> {
                     // SAFETY: these are columns of a block of the strip's rows, which are this task's.
                     [0, PART].map(|part| unsafe { g.slice(part + at, BLOCK) })
                 });
-                pack_weights(self.isa, &dots[block * EDGE..], STRIDE, [high, low], right);
+                pack_weights(self.isa, &dots[block * EDGE..], STRIDE, self.dots.unit.pairs(), [high, low], right);
             }
             // SAFETY: the gradients of the strip's rows are this task's.
             let to = unsafe { to.slice(strip.start * d, strip.len() * d) };
             for element in 0..d.div_ceil(EDGE) {
                 let right = self.columns.blocks(element, blocks.clone());
                 let runs = [&high, &low].map(|left| Run { left: &left[..right.len()], right });
-                session.product(&runs, &mut sums, EDGE);
+                session.product(Layout::Rows, &runs, &mut sums, EDGE);
                 let at = element * EDGE;
                 add_block(self.isa, &sums, j == 0, EDGE.min(d - at), d, &mut to[at..]);
             }
@@ -199,7 +202,7 @@ impl GradientProducts<f32> for RoundedProducts<'_> {
         let [m, _, d] = self.dots.dims;
         let blocks = blocks_of(&block_of(i, m));
         let mut sums = [0f32; BLOCK];
-        let session = self.dots.unit.open();
+        let mut session = self.dots.unit.open();
         for strip in strips(columns, EDGE, EDGE) {
             let at = strip.start % CHUNK / EDGE * ACROSS * BLOCK;
             // SAFETY: the tile's rows are written, and no task writes them now.
@@ -208,7 +211,7 @@ impl GradientProducts<f32> for RoundedProducts<'_> {
             let to = unsafe { to.slice(strip.start * d, strip.len() * d) };
             for element in 0..d.div_ceil(EDGE) {
                 let left = rows.blocks(element, blocks.clone());
-                session.product(&parts.map(|right| Run { left, right }), &mut sums, EDGE);
+                session.product(Layout::Rows, &parts.map(|right| Run { left, right }), &mut sums, EDGE);
                 let at = element * EDGE;
                 add_block_transposed(self.isa, &sums, i == 0, EDGE.min(d - at), d, &mut to[at..]);
             }
