@@ -18,7 +18,7 @@ mod fma;
 mod pack;
 mod plain;
 
-pub(super) use pack::{Operand, Packed, Pairs, Side, pack_weights};
+pub(super) use pack::{Operand, Packed, Pairs, Side, flushed, pack_weights, pair_columns, pair_lines, pair_rows};
 pub(super) use plain::{add_block, add_block_transposed};
 
 use selfsame_kernels::isa::Isa;

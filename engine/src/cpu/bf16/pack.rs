@@ -42,6 +42,15 @@ pub(in crate::cpu) enum Pairs {
 }
 
 impl Pairs {
+    /// The place of a block's position among its elements.
+    #[inline(always)]
+    pub(in crate::cpu) fn place(self, position: usize) -> usize {
+        match self {
+            Pairs::Neighbours => position,
+            Pairs::Apart => position / 4 * 4 + [1, 3, 0, 2][position % 4],
+        }
+    }
+
     /// Arranges blocks whose pairs are neighbours.
     pub(in crate::cpu) fn arrange(self, isa: Isa, side: Side, blocks: &mut [u16]) {
         match (self, side) {
@@ -85,7 +94,7 @@ fn place(side: Side, line: usize, position: usize) -> usize {
 
 /// Zeros for subnormal numbers.
 #[inline(always)]
-fn flushed(bits: u16) -> u16 {
+pub(in crate::cpu) fn flushed(bits: u16) -> u16 {
     if bits & 0x7f80 == 0 { bits & 0x8000 } else { bits }
 }
 
@@ -167,7 +176,7 @@ stamp! {
     }
 
     /// A right block whose positions are the rows of `from`.
-    fn pair_rows(from: &[u16], to: &mut [u16]) {
+    pub(in crate::cpu) fn pair_rows(from: &[u16], to: &mut [u16]) {
         for pair in 0..EDGE / 2 {
             let (even, odd) = from[2 * pair * EDGE..][..2 * EDGE].split_at(EDGE);
             for half in 0..2 {
@@ -176,6 +185,31 @@ stamp! {
                 for ((to, even), odd) in to.as_chunks_mut::<2>().0.iter_mut().zip(even).zip(odd) {
                     *to = [*even, *odd];
                 }
+            }
+        }
+    }
+
+    /// A right block whose columns are the rows of `from`.
+    pub(in crate::cpu) fn pair_columns(from: &[u16], to: &mut [u16]) {
+        for half in 0..2 {
+            let (from, to) = (&from[half * (BLOCK / 2)..], &mut to[half * (BLOCK / 2)..][..BLOCK / 2]);
+            for (pair, to) in to.as_chunks_mut::<EDGE>().0.iter_mut().enumerate() {
+                for (column, to) in to.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                    *to = [from[column * EDGE + 2 * pair], from[column * EDGE + 2 * pair + 1]];
+                }
+            }
+        }
+    }
+
+    /// A right block whose positions lie at `at`, in the order of their places.
+    pub(in crate::cpu) fn pair_lines(from: &[u16], at: &[usize; EDGE], to: &mut [u16; BLOCK]) {
+        let (first, second) = to.split_at_mut(BLOCK / 2);
+        let halves = first.as_chunks_mut::<EDGE>().0.iter_mut().zip(second.as_chunks_mut::<EDGE>().0);
+        for (at, (first, second)) in at.as_chunks::<2>().0.iter().zip(halves) {
+            let (one, other) = (&from[at[0]..][..EDGE], &from[at[1]..][..EDGE]);
+            for i in 0..EDGE / 2 {
+                (first[2 * i], first[2 * i + 1]) = (one[i], other[i]);
+                (second[2 * i], second[2 * i + 1]) = (one[EDGE / 2 + i], other[EDGE / 2 + i]);
             }
         }
     }

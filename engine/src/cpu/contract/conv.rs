@@ -89,26 +89,7 @@ impl ConvShape {
 /// When lengths do not fit the shape, or the channels the groups: the caller checks its operands.
 pub(crate) fn conv2d<T: Real>(cx: &Context<'_>, shape: &ConvShape, x: &[T], weight: &[T], y: &mut [T]) {
     assert_eq!([x.len(), weight.len(), y.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
-    let [out_h, out_w] = shape.out_size();
-    let (c, c_out) = (shape.c / shape.groups, shape.c_out / shape.groups);
-    let taps = shape.kernel[0] * shape.kernel[1];
-    let axes = std::array::from_fn(|axis| {
-        axis_classes([out_h, out_w][axis], shape.kernel[axis], |o, k| shape.input_of(axis, o, k))
-    });
-    let image = [[shape.h, shape.w, shape.c], [out_h, out_w, shape.c_out]];
-    let pixels = Pixels::new(shape.n, c, shape.kernel, &axes, image);
-    for group in 0..shape.groups {
-        let operand = Operand {
-            data: weight.get(group * c_out..).unwrap_or(&[]),
-            k: taps * c,
-            n: c_out,
-            inner: (taps * c).max(1),
-            outer_stride: 0,
-            row_stride: shape.c_out,
-            col_stride: 1,
-        };
-        pixels.contract(cx, x.get(group * c..).unwrap_or(&[]), &operand, y, group * c_out);
-    }
+    correlate(cx, &Gathering::of_inputs(shape), x, weight, y);
 }
 
 /// dx from dy: each input element the canonical contraction over (kh, kw, c_out) of the outputs that read it.
@@ -117,33 +98,99 @@ pub(crate) fn conv2d<T: Real>(cx: &Context<'_>, shape: &ConvShape, x: &[T], weig
 /// As for [`conv2d`].
 pub(crate) fn conv2d_input_grad<T: Real>(cx: &Context<'_>, shape: &ConvShape, dy: &[T], weight: &[T], dx: &mut [T]) {
     assert_eq!([dx.len(), weight.len(), dy.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
-    let [out_h, out_w] = shape.out_size();
-    let (c, c_out) = (shape.c / shape.groups, shape.c_out / shape.groups);
-    let axes = std::array::from_fn(|axis| {
-        axis_classes([shape.h, shape.w][axis], shape.kernel[axis], |i, k| {
-            let distance = (i + shape.padding[axis]).checked_sub(k * shape.dilation[axis])?;
-            let o = distance / shape.stride[axis];
-            (distance % shape.stride[axis] == 0 && o < [out_h, out_w][axis]).then_some(o)
-        })
-    });
-    let image = [[out_h, out_w, shape.c_out], [shape.h, shape.w, shape.c]];
-    let pixels = Pixels::new(shape.n, c_out, shape.kernel, &axes, image);
-    for group in 0..shape.groups {
-        let operand = Operand {
-            data: weight.get(group * c_out..).unwrap_or(&[]),
-            k: shape.kernel[0] * shape.kernel[1] * c_out,
-            n: c,
-            inner: c_out.max(1),
-            outer_stride: c * shape.c_out,
-            row_stride: 1,
-            col_stride: shape.c_out,
-        };
-        pixels.contract(cx, dy.get(group * c_out..).unwrap_or(&[]), &operand, dx, group * c);
+    correlate(cx, &Gathering::of_outputs(shape), dy, weight, dx);
+}
+
+fn correlate<T: Real>(cx: &Context<'_>, gathering: &Gathering, from: &[T], weight: &[T], to: &mut [T]) {
+    let pixels = Pixels::new(gathering);
+    for group in 0..gathering.groups {
+        let [first_from, first_to] = gathering.first_channels(group);
+        let packed = Packed::ahead(cx, &gathering.weight(weight, group));
+        let rows = PixelRows { pixels: &pixels, from: from.get(first_from..).unwrap_or(&[]), first_channel: first_to };
+        // SAFETY: rows are pixels of `to`, each once, and the group's channels are some of theirs.
+        unsafe { contract(cx, &rows, &packed, SharedMut::new(to)) }
+    }
+}
+
+/// What each pixel of one side gathers from the other side.
+pub(super) struct Gathering {
+    images: usize,
+    kernel: [usize; 2],
+    axes: [Vec<AxisClass>; 2],
+    /// Height, width and channels of the side that is read and of the side that is written.
+    image: [[usize; 3]; 2],
+    pub(super) groups: usize,
+    /// Whether the weight's last axis, the output channels, is that of the side that is read.
+    is_transposed: bool,
+}
+
+impl Gathering {
+    /// Outputs gather inputs.
+    pub(super) fn of_inputs(shape: &ConvShape) -> Gathering {
+        let [out_h, out_w] = shape.out_size();
+        Gathering {
+            images: shape.n,
+            kernel: shape.kernel,
+            axes: std::array::from_fn(|axis| {
+                axis_classes([out_h, out_w][axis], shape.kernel[axis], |o, k| shape.input_of(axis, o, k))
+            }),
+            image: [[shape.h, shape.w, shape.c], [out_h, out_w, shape.c_out]],
+            groups: shape.groups,
+            is_transposed: false,
+        }
+    }
+
+    /// Inputs gather the outputs that read them.
+    pub(super) fn of_outputs(shape: &ConvShape) -> Gathering {
+        let [out_h, out_w] = shape.out_size();
+        Gathering {
+            images: shape.n,
+            kernel: shape.kernel,
+            axes: std::array::from_fn(|axis| {
+                axis_classes([shape.h, shape.w][axis], shape.kernel[axis], |i, k| {
+                    let distance = (i + shape.padding[axis]).checked_sub(k * shape.dilation[axis])?;
+                    let o = distance / shape.stride[axis];
+                    (distance % shape.stride[axis] == 0 && o < [out_h, out_w][axis]).then_some(o)
+                })
+            }),
+            image: [[out_h, out_w, shape.c_out], [shape.h, shape.w, shape.c]],
+            groups: shape.groups,
+            is_transposed: true,
+        }
+    }
+
+    /// Channels of a group on the side that is read and on the side that is written.
+    pub(super) fn channels(&self) -> [usize; 2] {
+        self.image.map(|[_, _, channels]| channels / self.groups)
+    }
+
+    /// The first of them.
+    pub(super) fn first_channels(&self, group: usize) -> [usize; 2] {
+        self.channels().map(|channels| group * channels)
+    }
+
+    /// Positions of the contraction, padding ones counted.
+    pub(super) fn positions(&self) -> usize {
+        self.kernel[0] * self.kernel[1] * self.channels()[0]
+    }
+
+    /// A group's part of the weight `[kh, kw, c / groups, c_out]` as right operand.
+    pub(super) fn weight<'a, T>(&self, weight: &'a [T], group: usize) -> Operand<'a, T> {
+        let [k, n] = [self.positions(), self.channels()[1]];
+        let [from, to] = self.channels();
+        if self.is_transposed {
+            let (outer_stride, c_out) = (to * self.image[0][2], self.image[0][2]);
+            let data = weight.get(group * from..).unwrap_or(&[]);
+            Operand { data, k, n, inner: from.max(1), outer_stride, row_stride: 1, col_stride: c_out }
+        } else {
+            let data = weight.get(group * to..).unwrap_or(&[]);
+            Operand { data, k, n, inner: k.max(1), outer_stride: 0, row_stride: self.image[1][2], col_stride: 1 }
+        }
     }
 }
 
 /// Coordinates of one axis that have the same real taps.
-struct AxisClass {
+pub(super) struct AxisClass {
     /// Real taps, increasing.
     taps: Vec<usize>,
     /// Source coordinate of tap `taps[i]` less that of `taps[0]`; the same for every coordinate of the class.
@@ -172,35 +219,30 @@ fn axis_classes(size: usize, taps: usize, source: impl Fn(usize, usize) -> Optio
 
 /// `len` elements at `delta` from the row's source pixel become positions `at ..` of the chunk.
 #[derive(Clone, Copy)]
-struct Copy {
-    delta: isize,
-    at: usize,
-    len: usize,
+pub(super) struct Copy {
+    pub(super) delta: isize,
+    pub(super) at: usize,
+    pub(super) len: usize,
 }
 
 /// The rows of a convolution: all pixels of one side, by class, with what each gathers from the other side.
-struct Pixels<'a> {
-    classes: Vec<Class>,
+pub(super) struct Pixels<'a> {
+    pub(super) classes: Vec<Class>,
     /// By class: vertical and horizontal coordinates.
     axes: Vec<[&'a AxisClass; 2]>,
     /// By class, then by chunk.
-    copies: Vec<Vec<Vec<Copy>>>,
-    /// Height, width and channels of the side that is read and of the side that is written.
+    pub(super) copies: Vec<Vec<Vec<Copy>>>,
+    /// As in [`Gathering`].
     image: [[usize; 3]; 2],
 }
 
 impl<'a> Pixels<'a> {
-    /// `depth` channels of each real tap take part.
-    fn new(
-        images: usize,
-        depth: usize,
-        kernel: [usize; 2],
-        axes: &'a [Vec<AxisClass>; 2],
-        image: [[usize; 3]; 2],
-    ) -> Pixels<'a> {
-        let mut pixels = Pixels { classes: Vec::new(), axes: Vec::new(), copies: Vec::new(), image };
+    pub(super) fn new(gathering: &'a Gathering) -> Pixels<'a> {
+        let Gathering { images, kernel, axes, image, .. } = gathering;
+        let depth = gathering.channels()[0];
+        let mut pixels = Pixels { classes: Vec::new(), axes: Vec::new(), copies: Vec::new(), image: *image };
         let [_, width, channels] = image[0].map(usize::cast_signed);
-        let chunks = (kernel[0] * kernel[1] * depth).div_ceil(CHUNK);
+        let chunks = gathering.positions().div_ceil(CHUNK);
         for y in &axes[0] {
             for x in &axes[1] {
                 let mut copies = vec![Vec::new(); chunks];
@@ -220,19 +262,25 @@ impl<'a> Pixels<'a> {
         pixels
     }
 
-    /// Contracts the gathered rows of `from` with `weight`, into the channels of `to` from `first_channel`.
-    fn contract<T: Real>(
-        &self,
-        cx: &Context<'_>,
-        from: &[T],
-        weight: &Operand<'_, T>,
-        to: &mut [T],
-        first_channel: usize,
-    ) {
-        let packed = Packed::ahead(cx, weight);
-        let rows = PixelRows { pixels: self, from, first_channel };
-        // SAFETY: rows are pixels of `to`, each once, and `first_channel + weight.n` is at most their channels.
-        unsafe { contract(cx, &rows, &packed, SharedMut::new(to)) }
+    /// Calls `visit(row, start)` for rows `first .. first + rows` of the class, where `start` is the offset of the row's
+    /// source pixel.
+    pub(super) fn for_each_source(&self, class: usize, first: usize, rows: usize, mut visit: impl FnMut(usize, usize)) {
+        let [height, width, channels] = self.image[0];
+        let [y, x] = self.axes[class];
+        self.for_each_row(class, first, rows, |row, [image, i, j]| {
+            let pixel = (image * height + y.coordinates[i].1) * width + x.coordinates[j].1;
+            visit(row, pixel * channels);
+        });
+    }
+
+    /// Where the outputs of rows `first ..` of the class start: one of `to` each.
+    pub(super) fn outputs(&self, class: usize, first: usize, to: &mut [usize]) {
+        let [height, width, channels] = self.image[1];
+        let [y, x] = self.axes[class];
+        self.for_each_row(class, first, to.len(), |row, [image, i, j]| {
+            let pixel = (image * height + y.coordinates[i].0) * width + x.coordinates[j].0;
+            to[row] = pixel * channels;
+        });
     }
 
     /// Calls `visit(row, [image, i, j])` for rows `first .. first + rows` of the class, where i and j index the
@@ -294,25 +342,17 @@ impl<T: Real> Source<T> for PixelRows<'_, T> {
     }
 
     fn load(&self, class: usize, first: usize, rows: usize, chunk: usize, to: &mut [T]) {
-        let [height, width, channels] = self.pixels.image[0];
-        let [y, x] = self.pixels.axes[class];
         let copies = &self.pixels.copies[class][chunk];
-        self.pixels.for_each_row(class, first, rows, |row, [image, i, j]| {
-            let pixel = (image * height + y.coordinates[i].1) * width + x.coordinates[j].1;
+        self.pixels.for_each_source(class, first, rows, |row, start| {
             let to = &mut to[row * A_STRIDE..][..CHUNK];
             for &Copy { delta, at, len } in copies {
-                let start = (pixel * channels).wrapping_add_signed(delta);
-                to[at..at + len].copy_from_slice(&self.from[start..start + len]);
+                to[at..at + len].copy_from_slice(&self.from[start.wrapping_add_signed(delta)..][..len]);
             }
         });
     }
 
     fn outputs(&self, class: usize, first: usize, rows: usize, to: &mut [usize; MAX_ROWS]) {
-        let [height, width, channels] = self.pixels.image[1];
-        let [y, x] = self.pixels.axes[class];
-        self.pixels.for_each_row(class, first, rows, |row, [image, i, j]| {
-            let pixel = (image * height + y.coordinates[i].0) * width + x.coordinates[j].0;
-            to[row] = pixel * channels + self.first_channel;
-        });
+        self.pixels.outputs(class, first, &mut to[..rows]);
+        to[..rows].iter_mut().for_each(|to| *to += self.first_channel);
     }
 }

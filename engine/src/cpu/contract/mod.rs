@@ -3,7 +3,7 @@
 //! - `lanes`, `micro`: vectors per instruction set, and the two micro-kernels, written once over them.
 //! - `pack`, `driver`: the right operand in panels, and the loops around the row kernel.
 //! - `matmul`, `conv`: what rows are: those of a matrix, or pixels gathered by class of real taps.
-//! - `winograd`: 3 x 3 taps in fast numerics.
+//! - `winograd`: 3 x 3 taps in fast numerics. `rounded`: convolutions and linear layers of numbers rounded to bf16.
 //! - `weight_grad`: sums over samples, from registers into the nodes of the sample tree.
 //!
 //! Bits follow from the canonical order alone: a chunk of [`CHUNK`](selfsame_kernels::order::CHUNK) positions is one
@@ -38,6 +38,7 @@ mod lanes;
 mod matmul;
 pub(super) mod micro;
 pub(super) mod pack;
+pub(crate) mod rounded;
 mod scratch;
 mod weight_grad;
 pub(crate) mod winograd;

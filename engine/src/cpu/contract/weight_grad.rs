@@ -102,10 +102,18 @@ pub(super) struct Step {
 }
 
 /// A tap's real output coordinates.
-struct Tap {
-    kernel: [usize; 2],
-    y: Range<usize>,
-    x: Range<usize>,
+pub(super) struct Tap {
+    pub(super) kernel: [usize; 2],
+    pub(super) y: Range<usize>,
+    pub(super) x: Range<usize>,
+}
+
+/// The taps of a kernel, row by row.
+pub(super) fn taps(shape: &ConvShape) -> Vec<Tap> {
+    let [kh, kw] = shape.kernel;
+    let tap =
+        |[ky, kx]: [usize; 2]| Tap { kernel: [ky, kx], y: shape.real_outputs(0, ky), x: shape.real_outputs(1, kx) };
+    (0..kh * kw).map(|i| tap([i / kw, i % kw])).collect()
 }
 
 /// The shape of the work, the same for every task.
@@ -130,11 +138,7 @@ impl<'a, T: Real> Plan<'a, T> {
     fn new(cx: &Context<'_>, shape: &'a ConvShape, first_leaf: usize, leaves: usize) -> Plan<'a, T> {
         let kernels = T::kernels(cx.isa);
         let panels = Panels::new(shape.c_out / shape.groups, kernels);
-        let [kh, kw] = shape.kernel;
-        let taps: Vec<Tap> = (0..kh * kw)
-            .map(|tap| [tap / kw, tap % kw])
-            .map(|[ky, kx]| Tap { kernel: [ky, kx], y: shape.real_outputs(0, ky), x: shape.real_outputs(1, kx) })
-            .collect();
+        let taps = taps(shape);
         let channels = shape.c / shape.groups;
         let per_tap = channels.div_ceil(kernels.max_rows());
         let start = |i: usize| i * channels / per_tap;

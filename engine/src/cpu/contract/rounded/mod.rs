@@ -1,0 +1,63 @@
+//! Convolutions and linear layers of f32 numbers that are rounded to bf16 first, with sums in f32 in the order of
+//! [`contract_bf16`](selfsame_kernels::reference::contract_bf16), by the units of [`bf16`](super::super::bf16).
+//!
+//! - `correlation`: forward and gradient of the input, whose rows are gathered from pixels.
+//! - `weight_grad`: the gradient of the weight, a sum over samples.
+//!
+//! Operands are rounded once for each operation, and multiplied in blocks of 32 rows, columns and positions. Numbers that
+//! no term has, of pixels outside the image among them, are zeros of their blocks; a block of them alone is left out.
+
+mod correlation;
+mod weight_grad;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use correlation::{conv2d, conv2d_input_grad};
+pub(crate) use weight_grad::conv2d_weight_grad;
+
+use super::super::bf16::{Pairs, flushed};
+use super::{Context, Lease, SharedMut};
+use selfsame_kernels::half_precision::bf16_bits_of_f32;
+use selfsame_kernels::stamp;
+
+/// Elements that a task rounds.
+const PIECE: usize = 1 << 16;
+
+/// `from`, rounded, with `zeros` zeros behind. For [`Pairs::Apart`] elements change places among each four.
+fn rounded<'a>(cx: &Context<'a>, from: &[f32], pairs: Pairs, zeros: usize) -> Lease<'a, u16> {
+    let mut to = cx.scratch.lease::<u16>(from.len() + zeros);
+    to[from.len()..].fill(0);
+    let shared = SharedMut::new(&mut to);
+    cx.run(from.len().div_ceil(PIECE), |task| {
+        let from = &from[task * PIECE..from.len().min((task + 1) * PIECE)];
+        // SAFETY: tasks have disjoint pieces, and the lease outlives the run.
+        let to = unsafe { shared.slice(task * PIECE, from.len()) };
+        match pairs {
+            Pairs::Neighbours => round(cx.isa, from, to),
+            Pairs::Apart => round_apart(cx.isa, from, to),
+        }
+    });
+    to
+}
+
+/// The bits of `x` as bf16, a zero of its sign where that is subnormal.
+#[inline(always)]
+fn bits(x: f32) -> u16 {
+    flushed(bf16_bits_of_f32(x))
+}
+
+stamp! {
+    fn round(from: &[f32], to: &mut [u16]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = bits(*from);
+        }
+    }
+
+    /// As [`Pairs::arrange`] has left blocks.
+    fn round_apart(from: &[f32], to: &mut [u16]) {
+        for (to, from) in to.as_chunks_mut::<4>().0.iter_mut().zip(from.as_chunks::<4>().0) {
+            *to = [bits(from[2]), bits(from[0]), bits(from[3]), bits(from[1])];
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The gradient of a convolution's weight: products of x, transposed, and dy over the pixels of a leaf, in the sample tree.
+#![allow(unsafe_code)]
+
+use super::super::super::bf16::{BLOCK, EDGE, Layout, Pairs, Run, Unit, add_block, pair_lines};
+use super::super::conv::ConvShape;
+use super::super::weight_grad::{Step, Tap, steps, taps};
+use super::super::{Context, SharedMut};
+use super::correlation::add_product;
+use super::rounded;
+use crate::order::{CHUNK, LEAF};
+use crate::rows::dyadic_blocks;
+use std::ops::Range;
+
+/// Most blocks of columns of a task.
+const MOST_COLUMNS: usize = 4;
+
+/// Most blocks of sums of a task, a chunk's and one for each level of the tree: 256 KiB a level.
+const MOST_BLOCKS: usize = 64;
+
+/// Blocks of positions in a chunk.
+const CHUNK_BLOCKS: usize = CHUNK / EDGE;
+
+/// The gradient `[kh, kw, c / groups, c_out]`, as [`conv2d_weight_grad`](super::super::conv2d_weight_grad) has it.
+///
+/// # Panics
+/// When lengths do not fit the shape, or the channels the groups: the caller checks its operands.
+pub(crate) fn conv2d_weight_grad(
+    cx: &Context<'_>,
+    shape: &ConvShape,
+    first_leaf: usize,
+    x: &[f32],
+    dy: &[f32],
+    nodes: &mut [&mut [f32]],
+) {
+    let leaves = shape.n.div_ceil(LEAF);
+    let blocks = dyadic_blocks(first_leaf, leaves);
+    assert_eq!([x.len(), dy.len(), nodes.len()], [shape.x_len(), shape.y_len(), blocks.len()], "lengths");
+    assert!(nodes.iter().all(|node| node.len() == shape.weight_len()), "node lengths");
+    if shape.weight_len() == 0 {
+        return;
+    }
+    let unit = Unit::beside(cx.isa);
+    // What lies behind the last channel of the last pixel, and what pixels outside the image are read from.
+    let x_rounded = rounded(cx, x, Pairs::Neighbours, shape.c + EDGE);
+    let dy_rounded = rounded(cx, dy, Pairs::Neighbours, shape.c_out + EDGE);
+    let (steps, slots) = steps(first_leaf, leaves);
+    let gradient = Gradient { shape, taps: taps(shape), unit, x: &x_rounded, dy: &dy_rounded, steps, slots };
+    let tasks = gradient.tasks(cx.threads());
+    let nodes: Vec<SharedMut<f32>> = nodes.iter_mut().map(|node| SharedMut::new(node)).collect();
+    cx.run(tasks.len(), |task| gradient.run(cx, &tasks[task], &nodes));
+}
+
+/// A block of the gradient: tiles of 32 input channels of a tap, by number, and blocks of 32 output channels.
+struct Task {
+    group: usize,
+    tiles: Range<usize>,
+    columns: Range<usize>,
+}
+
+struct Gradient<'a> {
+    shape: &'a ConvShape,
+    taps: Vec<Tap>,
+    unit: Unit,
+    x: &'a [u16],
+    dy: &'a [u16],
+    /// By leaf of this micro-batch.
+    steps: Vec<Step>,
+    /// Slots for nodes of the tree.
+    slots: usize,
+}
+
+/// Where the positions of a chunk are, in the order of their blocks, and which blocks have any.
+struct Positions {
+    at: [usize; CHUNK],
+    runs: Vec<Range<usize>>,
+}
+
+impl Gradient<'_> {
+    /// Channels of a group on both sides.
+    fn channels(&self) -> [usize; 2] {
+        [self.shape.c, self.shape.c_out].map(|channels| channels / self.shape.groups)
+    }
+
+    /// Blocks of channels of a group on both sides.
+    fn blocks(&self) -> [usize; 2] {
+        self.channels().map(|channels| channels.div_ceil(EDGE))
+    }
+
+    fn tasks(&self, threads: usize) -> Vec<Task> {
+        let [down, across] = self.blocks();
+        let tiles = self.taps.len() * down;
+        let column_slices = across.div_ceil(MOST_COLUMNS);
+        let most_tiles = MOST_BLOCKS / MOST_COLUMNS.min(across);
+        let wanted = if threads == 1 { 1 } else { (4 * threads).div_ceil(self.shape.groups * column_slices) };
+        let tile_slices = tiles.div_ceil(most_tiles).max(wanted).min(tiles);
+        let cut = |n: usize, i: usize, slices: usize| i * n / slices..(i + 1) * n / slices;
+        (0..self.shape.groups * column_slices * tile_slices)
+            .map(|i| Task {
+                group: i / (column_slices * tile_slices),
+                tiles: cut(tiles, i / column_slices % tile_slices, tile_slices),
+                columns: cut(across, i % column_slices, column_slices),
+            })
+            .collect()
+    }
+
+    /// One block of the gradient, of all nodes.
+    fn run(&self, cx: &Context<'_>, task: &Task, nodes: &[SharedMut<f32>]) {
+        let ConvShape { n, c_out, .. } = *self.shape;
+        let [channels, columns] = self.channels();
+        let rows_per_image: usize = self.shape.out_size().iter().product();
+        let across = task.columns.len();
+        let mut session = self.unit.open();
+        // Of each tile and column block: the leaf's sum, then the nodes.
+        let mut sums = cx.scratch.lease::<f32>(task.tiles.len() * across * (1 + self.slots) * BLOCK);
+        let mut left = cx.scratch.lease::<u16>(CHUNK_BLOCKS * BLOCK);
+        let mut right = cx.scratch.lease::<u16>(across * CHUNK_BLOCKS * BLOCK);
+        let mut positions = Positions { at: [0; CHUNK], runs: Vec::new() };
+        let mut is_begun = vec![false; task.tiles.len()];
+        for (leaf, step) in self.steps.iter().enumerate() {
+            is_begun.fill(false);
+            let rows = leaf * LEAF * rows_per_image..n.min((leaf + 1) * LEAF) * rows_per_image;
+            for first in rows.clone().step_by(CHUNK) {
+                let chunk = first..rows.end.min(first + CHUNK);
+                self.find_all(chunk.clone(), &mut positions);
+                for (column, right) in task.columns.clone().zip(right.chunks_exact_mut(CHUNK_BLOCKS * BLOCK)) {
+                    let from = &self.dy[task.group * columns + column * EDGE..];
+                    self.pair(cx, from, &positions, right);
+                }
+                let mut tap = usize::MAX;
+                for (t, tile) in task.tiles.clone().enumerate() {
+                    let [down, _] = self.blocks();
+                    if tile / down != tap {
+                        tap = tile / down;
+                        self.find(chunk.clone(), &self.taps[tap], &mut positions);
+                    }
+                    if positions.runs.is_empty() {
+                        continue;
+                    }
+                    let from = &self.x[task.group * channels + tile % down * EDGE..];
+                    self.pair(cx, from, &positions, &mut left);
+                    for (i, right) in right.chunks_exact(CHUNK_BLOCKS * BLOCK).enumerate() {
+                        let part = |blocks: &Range<usize>| blocks.start * BLOCK..blocks.end * BLOCK;
+                        let run = |i: usize| {
+                            let blocks = positions.runs.get(i).map_or(0..0, part);
+                            Run { left: &left[blocks.clone()], right: &right[blocks] }
+                        };
+                        let runs: [Run<'_>; CHUNK_BLOCKS] = std::array::from_fn(run);
+                        let runs = &runs[..positions.runs.len()];
+                        let sums = &mut sums[(t * across + i) * (1 + self.slots) * BLOCK..][..BLOCK];
+                        add_product(cx, &mut session, Layout::Pairs, runs, !is_begun[t], sums);
+                    }
+                    is_begun[t] = true;
+                }
+            }
+            for (i, sums) in sums.chunks_exact_mut((1 + self.slots) * BLOCK).enumerate() {
+                let (sum, slots) = sums.split_at_mut(BLOCK);
+                if !is_begun[i / across] {
+                    sum.fill(0.0);
+                }
+                for &node in &step.merge {
+                    add_block(cx.isa, &slots[node * BLOCK..][..BLOCK], false, EDGE, EDGE, sum);
+                }
+                slots[step.to * BLOCK..][..BLOCK].copy_from_slice(sum);
+            }
+        }
+        let mut sums = sums.chunks_exact((1 + self.slots) * BLOCK);
+        for tile in task.tiles.clone() {
+            for column in task.columns.clone() {
+                let Some(sums) = sums.next() else { return };
+                let [down, _] = self.blocks();
+                let first = tile % down * EDGE;
+                let (rows, width) = (EDGE.min(channels - first), EDGE.min(columns - column * EDGE));
+                for (node, sums) in nodes.iter().zip(sums[BLOCK..].as_chunks::<BLOCK>().0) {
+                    for (row, sums) in sums.as_chunks::<EDGE>().0.iter().enumerate().take(rows) {
+                        let row = tile / down * channels + first + row;
+                        // SAFETY: each tile and column block is one task's, and names other elements than all others.
+                        let to = unsafe { node.slice(row * c_out + task.group * columns + column * EDGE, width) };
+                        to.copy_from_slice(&sums[..width]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The place of position `i` of a chunk among its blocks' elements.
+    fn place(&self, i: usize) -> usize {
+        i / EDGE * EDGE + self.unit.pairs().place(i % EDGE)
+    }
+
+    /// The rows of dy.
+    fn find_all(&self, chunk: Range<usize>, to: &mut Positions) {
+        to.at.fill(self.shape.y_len());
+        for (i, row) in chunk.clone().enumerate() {
+            to.at[self.place(i)] = row * self.shape.c_out;
+        }
+        to.runs = vec![0..chunk.len().div_ceil(EDGE)];
+    }
+
+    /// The pixels of x that the tap of each row reads.
+    fn find(&self, chunk: Range<usize>, tap: &Tap, to: &mut Positions) {
+        let shape = self.shape;
+        let [out_h, out_w] = shape.out_size();
+        to.at.fill(shape.x_len());
+        to.runs.clear();
+        let first = chunk.start;
+        for line in first / out_w..chunk.end.div_ceil(out_w) {
+            let (image, y) = (line / out_h, line % out_h);
+            let xs = tap.x.start.max(first.saturating_sub(line * out_w))..tap.x.end.min(chunk.end - line * out_w);
+            if !tap.y.contains(&y) || xs.is_empty() {
+                continue;
+            }
+            let start = image * shape.h * shape.w * shape.c + shape.input_offset([y, xs.start], tap.kernel);
+            for (x, at) in xs.clone().zip((start..).step_by(shape.stride[1] * shape.c)) {
+                to.at[self.place(line * out_w + x - first)] = at;
+            }
+            let blocks = |x: usize| (line * out_w + x - first) / EDGE;
+            let taken = blocks(xs.start)..blocks(xs.end - 1) + 1;
+            match to.runs.last_mut() {
+                Some(last) if last.end >= taken.start => last.end = last.end.max(taken.end),
+                _ => to.runs.push(taken),
+            }
+        }
+    }
+
+    /// Blocks of 32 channels over the positions.
+    fn pair(&self, cx: &Context<'_>, from: &[u16], positions: &Positions, to: &mut [u16]) {
+        for blocks in &positions.runs {
+            let to = to[blocks.start * BLOCK..blocks.end * BLOCK].as_chunks_mut::<BLOCK>().0;
+            let at = positions.at.as_chunks::<EDGE>().0[blocks.clone()].iter();
+            to.iter_mut().zip(at).for_each(|(to, at)| pair_lines(cx.isa, from, at, to));
+        }
+    }
+}
