@@ -35,10 +35,13 @@ impl Device {
     /// the device.
     ///
     /// # Errors
-    /// As for [`Device::open`].
+    /// As for [`Device::open`]; `Numerics` for bf16 anywhere but on the CPU.
     pub fn open_with(name: &str, cpu: CpuDevice, numerics: Numerics) -> Result<Device> {
+        if name == "cpu" {
+            return cpu.in_numerics(numerics).map(Device::Cpu);
+        }
+        numerics.expect_kernels(name)?;
         match name {
-            "cpu" => cpu.in_numerics(numerics).map(Device::Cpu),
             "simt" => Ok(simt(Options { count: false, ..Options::checked() }, cpu, numerics)),
             "simt:unchecked" => Ok(simt(Options::unchecked(cpu.workers().threads()), cpu, numerics)),
             _ if name == "cuda" || name.starts_with("cuda:") => cuda(name, cpu, numerics),

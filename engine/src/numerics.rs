@@ -1,4 +1,4 @@
-//! The two kinds of numerics.
+//! The kinds of numerics.
 
 use crate::{Error, ErrorKind, Result};
 
@@ -12,6 +12,10 @@ pub enum Numerics {
     /// 3 x 3 taps, in f32: other bits than strict ones, and less exact, but the same on every CPU, for every number of
     /// threads and every cut of the batch.
     Fast,
+    /// On the CPU: operands of convolutions and linear layers in f32, and of their gradients, are rounded to bf16, and
+    /// their products summed in f32 in the order of `kernels/NUMERICS.md`. Everything else is as in strict numerics, and
+    /// so is what the bits may depend on: nothing but the numbers.
+    Bf16,
 }
 
 impl Numerics {
@@ -20,6 +24,7 @@ impl Numerics {
         match self {
             Numerics::Strict => "strict",
             Numerics::Fast => "fast",
+            Numerics::Bf16 => "bf16",
         }
     }
 
@@ -28,10 +33,25 @@ impl Numerics {
     /// # Errors
     /// `Config` when there is none.
     pub fn parse(name: &str) -> Result<Numerics> {
-        [Numerics::Strict, Numerics::Fast]
+        [Numerics::Strict, Numerics::Fast, Numerics::Bf16]
             .into_iter()
             .find(|numerics| numerics.name() == name)
-            .ok_or_else(|| Error::new(ErrorKind::Config, "numerics", format!("'{name}'")).expected("strict or fast"))
+            .ok_or_else(|| {
+                Error::new(ErrorKind::Config, "numerics", format!("'{name}'")).expected("strict, fast or bf16")
+            })
+    }
+
+    /// Refuses bf16 on the device of that name, which is not the CPU.
+    ///
+    /// # Errors
+    /// `Numerics`, with the reason.
+    pub(crate) fn expect_kernels(self, device: &str) -> Result<()> {
+        if self != Numerics::Bf16 {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Numerics, "numerics", format!("bf16 on {device}"))
+            .expected("strict or fast")
+            .hint("bf16 numerics are the CPU's: there are no kernels in that order"))
     }
 
     /// What a device of that name computes with unless told otherwise: a GPU fast, everything else strict.

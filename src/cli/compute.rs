@@ -11,8 +11,9 @@ pub(crate) struct Compute {
     /// Threads of the CPU device; all cores when left out. Does not change a bit of the result
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Numerics: strict (canonical order, the same bits everywhere) or fast (on a GPU tensor cores, on the CPU Winograd's
-    /// convolutions); strict unless the device is a GPU
+    /// Numerics: strict (canonical order, the same bits everywhere), fast (on a GPU tensor cores, on the CPU Winograd's
+    /// convolutions) or bf16 (on the CPU: convolutions and linear layers of numbers rounded to bf16); strict unless the
+    /// device is a GPU
     #[arg(long, value_name = "KIND")]
     pub(crate) numerics: Option<String>,
 }

@@ -38,7 +38,7 @@ impl Op for Linear {
         let mut shape = x.shape().to_vec();
         shape.pop();
         shape.push(n);
-        let y = ops::matmul(&flat(x, self.rows)?, w)?.reshape(&shape)?;
+        let y = ops::linear(&flat(x, self.rows)?, w)?.reshape(&shape)?;
         Ok(vec![match bias {
             None => y,
             Some(b) if b.shape() == [n] => ops::add(&y, b)?,
@@ -55,7 +55,7 @@ impl Op for Linear {
 
     fn vjp(&self, saved: &Saved, dy: &[Option<Array>], want: &[bool]) -> Result<Vec<Option<Cotangent>>> {
         let (x, w, dy) = (saved.array(0)?, saved.array(1)?, only(dy)?);
-        let dx = wanted(want, 0, || ops::matmul(&flat(dy, self.rows)?, &w.transpose(0, 1)?)?.reshape(x.shape()))?;
+        let dx = wanted(want, 0, || ops::linear_input_grad(&flat(dy, self.rows)?, w)?.reshape(x.shape()))?;
         let dw = wanted(want, 1, || ops::linear_weight_grad(x, dy, self.rows))?;
         let db = wanted(want, 2, || ops::rows_sum(dy, self.rows))?;
         Ok(vec![dx, dw, db])

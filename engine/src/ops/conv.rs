@@ -1,9 +1,9 @@
 //! 2-D convolution: NHWC images, HWIO weights, in canonical order. Taps in the padding are not part of any sum.
 
-use super::linear::sample_nodes;
+use super::linear::{WeightPass, weight_grad};
 use super::rows_sum::channels;
-use super::{Float, elements, expect_same_dtype, kernels_for, span, with_real};
-use crate::cpu::contract::{self, Context, ConvShape, winograd};
+use super::{elements, expect_same_dtype, kernels_for, span, with_real};
+use crate::cpu::contract::{self, Context, ConvShape, rounded, winograd};
 use crate::gpu;
 use crate::{Array, DType, Error, ErrorKind, Numerics, Result, Rows, SampleSum};
 
@@ -84,8 +84,8 @@ pub fn conv2d(x: &Array, weight: &Array, options: &Conv2d) -> Result<Array> {
     if let Some(gpu) = kernels_for(x) {
         return gpu::contract::conv2d(gpu, &shape, x, weight, &output);
     }
-    if is_fast(x, &shape) {
-        return fast(x, weight, &output, "conv2d", |cx, x, weight, y| winograd::conv2d(cx, &shape, x, weight, y));
+    if let Some(passes) = Passes::beside_canonical(x, &shape) {
+        return of_f32(x, weight, &output, "conv2d", |cx, x, weight, y| (passes.forward)(cx, &shape, x, weight, y));
     }
     with_real!("conv2d", x.dtype(), T, {
         let (x, weight) = (x.contiguous()?, weight.contiguous()?);
@@ -109,9 +109,9 @@ pub fn conv2d_input_grad(dy: &Array, weight: &Array, x_shape: &[usize], options:
     if let Some(gpu) = kernels_for(dy) {
         return gpu::contract::conv2d_input_grad(gpu, &shape, dy, weight, x_shape);
     }
-    if is_fast(dy, &shape) {
-        return fast(dy, weight, x_shape, "conv2d backward", |cx, dy, weight, dx| {
-            winograd::conv2d_input_grad(cx, &shape, dy, weight, dx);
+    if let Some(passes) = Passes::beside_canonical(dy, &shape) {
+        return of_f32(dy, weight, x_shape, "conv2d backward", |cx, dy, weight, dx| {
+            (passes.input_grad)(cx, &shape, dy, weight, dx);
         });
     }
     with_real!("conv2d backward", dy.dtype(), T, {
@@ -143,23 +143,50 @@ pub fn conv2d_weight_grad(
     if let Some(gpu) = kernels_for(x) {
         return gpu::contract::conv2d_weight_grad(gpu, &shape, x, dy, rows, weight_shape);
     }
-    if is_fast(x, &shape) && winograd::fits_weight_grad(&shape) {
-        let (x, dy) = (x.contiguous()?, dy.contiguous()?);
-        let (xs, dys) = (x.as_slice::<f32>()?, dy.as_slice::<f32>()?);
-        return sample_nodes::<f32>(&x, rows, weight_shape, "conv2d backward", |cx, nodes| {
-            winograd::conv2d_weight_grad(cx, &shape, rows.first_leaf(), xs, dys, nodes);
-        });
+    let owner = "conv2d backward";
+    if let Some(passes) = Passes::beside_canonical(x, &shape) {
+        return weight_grad::<f32>(x, dy, rows, weight_shape, owner, &shape, passes.weight_grad);
     }
-    with_real!("conv2d backward", x.dtype(), T, weight_grad::<T>(x, dy, weight_shape, &shape, rows))
+    with_real!(owner, x.dtype(), T, {
+        weight_grad::<T>(x, dy, rows, weight_shape, owner, &shape, contract::conv2d_weight_grad)
+    })
 }
 
-/// Whether the CPU's fast numerics have a convolution of this shape.
-fn is_fast(x: &Array, shape: &ConvShape) -> bool {
-    x.dtype() == DType::F32 && x.device().numerics() == Numerics::Fast && winograd::fits(shape)
+/// Forward or input gradient, from two operands.
+type Pass = fn(&Context<'_>, &ConvShape, &[f32], &[f32], &mut [f32]);
+
+/// The passes of a convolution of f32 on the CPU.
+struct Passes {
+    forward: Pass,
+    input_grad: Pass,
+    weight_grad: WeightPass<f32>,
+}
+
+impl Passes {
+    /// What the numerics of the operand's device have for such a convolution in place of the canonical order.
+    fn beside_canonical(operand: &Array, shape: &ConvShape) -> Option<Passes> {
+        match operand.device().numerics() {
+            Numerics::Fast if operand.dtype() == DType::F32 && winograd::fits(shape) => Some(Passes {
+                forward: winograd::conv2d,
+                input_grad: winograd::conv2d_input_grad,
+                weight_grad: if winograd::fits_weight_grad(shape) {
+                    winograd::conv2d_weight_grad
+                } else {
+                    contract::conv2d_weight_grad
+                },
+            }),
+            Numerics::Bf16 if operand.dtype() == DType::F32 => Some(Passes {
+                forward: rounded::conv2d,
+                input_grad: rounded::conv2d_input_grad,
+                weight_grad: rounded::conv2d_weight_grad,
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// An array of `shape` in f32 from two.
-fn fast(
+pub(super) fn of_f32(
     x: &Array,
     weight: &Array,
     shape: &[usize],
@@ -171,20 +198,6 @@ fn fast(
     Array::build::<f32>(x.device(), shape, name, |cpu, to| {
         fill(&cpu.contraction(), xs, weights, to);
         Ok(())
-    })
-}
-
-fn weight_grad<T: Float + contract::Real>(
-    x: &Array,
-    dy: &Array,
-    weight_shape: &[usize],
-    shape: &ConvShape,
-    rows: Rows,
-) -> Result<SampleSum> {
-    let (x, dy) = (x.contiguous()?, dy.contiguous()?);
-    let (xs, dys) = (x.as_slice::<T>()?, dy.as_slice::<T>()?);
-    sample_nodes::<T>(&x, rows, weight_shape, "conv2d backward", |cx, nodes| {
-        contract::conv2d_weight_grad(cx, shape, rows.first_leaf(), xs, dys, nodes);
     })
 }
 

@@ -1,11 +1,50 @@
-//! The weight gradient of a linear layer: a sum over samples.
+//! A linear layer: matrix products, and the gradient of the weight, a sum over samples.
 
+use super::conv::of_f32;
 use super::rows_sum::channels;
-use super::{Float, expect_same_dtype, kernels_for, span, with_real};
-use crate::cpu::contract;
+use super::{expect_same_dtype, kernels_for, matmul, span, with_real};
+use crate::cpu::contract::{self, ConvShape, rounded};
 use crate::gpu;
 use crate::rows::dyadic_blocks;
-use crate::{Array, Element, Result, Rows, SampleSum};
+use crate::{Array, DType, Element, Numerics, Result, Rows, SampleSum};
+
+/// The rows `x` `[rows, k]` times the weight `[k, n]`: `[rows, n]`. [`matmul`], but for bf16 numerics, which round both.
+///
+/// # Errors
+/// As for [`matmul`].
+pub fn linear(x: &Array, weight: &Array) -> Result<Array> {
+    match (x.shape(), weight.shape()) {
+        (&[rows, k], &[depth, n]) if k == depth && is_rounded(x, weight) => {
+            let _span = span("linear", &[x, weight], |_| (rows * n, 2 * rows * k * n, 0));
+            let shape = ConvShape::pointwise([1, rows], [k, n]);
+            of_f32(x, weight, &[rows, n], "linear", |cx, x, weight, y| rounded::conv2d(cx, &shape, x, weight, y))
+        }
+        _ => matmul(x, weight),
+    }
+}
+
+/// The gradient `[rows, k]` of the rows from `dy` `[rows, n]` and the weight `[k, n]`. [`matmul`] with the transposed
+/// weight, but for bf16 numerics, which round both.
+///
+/// # Errors
+/// As for [`matmul`].
+pub fn linear_input_grad(dy: &Array, weight: &Array) -> Result<Array> {
+    match (dy.shape(), weight.shape()) {
+        (&[rows, n], &[k, columns]) if n == columns && is_rounded(dy, weight) => {
+            let _span = span("linear_input_grad", &[dy, weight], |_| (rows * k, 2 * rows * k * n, 0));
+            let shape = ConvShape::pointwise([1, rows], [k, n]);
+            of_f32(dy, weight, &[rows, k], "linear backward", |cx, dy, weight, dx| {
+                rounded::conv2d_input_grad(cx, &shape, dy, weight, dx);
+            })
+        }
+        _ => matmul(dy, &weight.transpose(0, 1)?),
+    }
+}
+
+/// Whether products of the two are those of bf16 numerics.
+fn is_rounded(a: &Array, b: &Array) -> bool {
+    a.device().numerics() == Numerics::Bf16 && [a, b].iter().all(|x| x.dtype() == DType::F32)
+}
 
 /// The gradient `[k, n]` of the weight from `x` `[images, …, k]` and `dy` `[images, …, n]`, summed over rows.
 ///
@@ -18,14 +57,32 @@ pub fn linear_weight_grad(x: &Array, dy: &Array, rows: Rows) -> Result<SampleSum
     if let Some(gpu) = kernels_for(x) {
         return gpu::contract::linear_weight_grad(gpu, x, dy, rows, [k, n]);
     }
-    with_real!("linear backward", x.dtype(), T, weight_grad::<T>(x, dy, rows, [k, n]))
+    let shape = ConvShape::pointwise([rows.images, rows.rows_per_image], [k, n]);
+    if is_rounded(x, dy) {
+        return weight_grad::<f32>(x, dy, rows, &[k, n], "linear backward", &shape, rounded::conv2d_weight_grad);
+    }
+    with_real!("linear backward", x.dtype(), T, {
+        weight_grad::<T>(x, dy, rows, &[k, n], "linear backward", &shape, contract::conv2d_weight_grad)
+    })
 }
 
-fn weight_grad<T: Float + contract::Real>(x: &Array, dy: &Array, rows: Rows, size: [usize; 2]) -> Result<SampleSum> {
+/// Computes the nodes of a weight gradient on the CPU from x and dy, whose first image is the first of that leaf.
+pub(super) type WeightPass<T> = fn(&contract::Context<'_>, &ConvShape, usize, &[T], &[T], &mut [&mut [T]]);
+
+/// The gradient, of shape `weight_shape`, of the weight of a convolution of `shape`.
+pub(super) fn weight_grad<T: Element>(
+    x: &Array,
+    dy: &Array,
+    rows: Rows,
+    weight_shape: &[usize],
+    owner: &'static str,
+    shape: &ConvShape,
+    pass: WeightPass<T>,
+) -> Result<SampleSum> {
     let (x, dy) = (x.contiguous()?, dy.contiguous()?);
     let (xs, dys) = (x.as_slice::<T>()?, dy.as_slice::<T>()?);
-    sample_nodes::<T>(&x, rows, &size, "linear backward", |cx, nodes| {
-        contract::linear_weight_grad(cx, rows.first_leaf(), [rows.images, rows.rows_per_image], size, xs, dys, nodes);
+    sample_nodes::<T>(&x, rows, weight_shape, owner, |cx, nodes| {
+        pass(cx, shape, rows.first_leaf(), xs, dys, nodes);
     })
 }
 

@@ -51,7 +51,7 @@ pub use interpolate::{Interpolation, interpolate, interpolate_grad};
 pub use join::{concat, pad, stack};
 pub use l2_normalize::{l2_normalize, l2_normalize_grad};
 pub use layer_norm::{layer_norm, layer_norm_grad, layer_norm_grads, layer_norm_normalized};
-pub use linear::linear_weight_grad;
+pub use linear::{linear, linear_input_grad, linear_weight_grad};
 pub use matmul::matmul;
 pub use norm::{dot, norm_sq};
 pub use optim::{

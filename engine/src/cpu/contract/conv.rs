@@ -30,6 +30,22 @@ pub(crate) struct ConvShape {
 }
 
 impl ConvShape {
+    /// A linear layer from `k` to `n` channels, of images of one line.
+    pub(crate) fn pointwise([images, rows_per_image]: [usize; 2], [k, n]: [usize; 2]) -> ConvShape {
+        ConvShape {
+            n: images,
+            h: 1,
+            w: rows_per_image,
+            c: k,
+            c_out: n,
+            kernel: [1, 1],
+            stride: [1, 1],
+            padding: [0, 0],
+            dilation: [1, 1],
+            groups: 1,
+        }
+    }
+
     /// Height and width of y; zero where the kernel does not fit.
     pub(crate) fn out_size(&self) -> [usize; 2] {
         std::array::from_fn(|axis| {

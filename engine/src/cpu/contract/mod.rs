@@ -51,7 +51,7 @@ pub(crate) use lanes::Real;
 pub(crate) use matmul::{Matrix, matmul};
 pub(crate) use scratch::Scratch;
 pub(crate) use scratch::{Lease, Plain};
-pub(crate) use weight_grad::{conv2d_weight_grad, linear_weight_grad};
+pub(crate) use weight_grad::conv2d_weight_grad;
 
 use super::Workers;
 use selfsame_kernels::isa::Isa;

@@ -268,7 +268,7 @@ fn linear_weight_gradient_is_the_sample_tree() {
     check(&expected, |cx| {
         let mut all = vec![f32::NAN; expected.len()];
         let mut nodes: Vec<&mut [f32]> = all.chunks_exact_mut(k * n).collect();
-        linear_weight_grad(cx, 2, [images, rows], [k, n], &x, &dy, &mut nodes);
+        conv2d_weight_grad(cx, &ConvShape::pointwise([images, rows], [k, n]), 2, &x, &dy, &mut nodes);
         all
     });
 }

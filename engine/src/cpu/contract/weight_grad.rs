@@ -20,35 +20,6 @@ const BLOCK: usize = 1 << 16;
 /// Most columns of a block.
 const BLOCK_COLUMNS: usize = 128;
 
-/// The gradient `[k, n]` of the weight of a linear layer from x `[images, rows_per_image, k]` and dy
-/// `[images, rows_per_image, n]`; see [`conv2d_weight_grad`].
-///
-/// # Panics
-/// As for [`conv2d_weight_grad`].
-pub(crate) fn linear_weight_grad<T: Real>(
-    cx: &Context<'_>,
-    first_leaf: usize,
-    [images, rows_per_image]: [usize; 2],
-    [k, n]: [usize; 2],
-    x: &[T],
-    dy: &[T],
-    nodes: &mut [&mut [T]],
-) {
-    let shape = ConvShape {
-        n: images,
-        h: 1,
-        w: rows_per_image,
-        c: k,
-        c_out: n,
-        kernel: [1, 1],
-        stride: [1, 1],
-        padding: [0, 0],
-        dilation: [1, 1],
-        groups: 1,
-    };
-    conv2d_weight_grad(cx, &shape, first_leaf, x, dy, nodes);
-}
-
 /// The gradient `[kh, kw, c / groups, c_out]` of a convolution's weight, summed over the images of this micro-batch,
 /// the first of which is the first of leaf `first_leaf`.
 ///

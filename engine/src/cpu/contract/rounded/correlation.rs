@@ -4,12 +4,11 @@
 use super::super::super::bf16::{
     BLOCK, EDGE, Layout, Pairs, Run, Session, Side, Unit, add_block, pair_columns, pair_rows,
 };
-use super::super::conv::{ConvShape, Copy, Gathering, Pixels};
+use super::super::conv::{ConvShape, Copy as Move, Gathering, Pixels};
 use super::super::pack::Operand;
 use super::super::{Context, Lease, SharedMut};
 use super::{round, rounded};
 use crate::order::CHUNK;
-use std::array::from_fn;
 use std::ops::Range;
 
 /// Blocks of rows of a task: so many times its blocks of the weight serve while they are in a cache.
@@ -115,7 +114,7 @@ fn fill(cx: &Context<'_>, operand: &Operand<'_, f32>, column: usize, position: u
 /// What a class's rows gather for one chunk.
 struct Chunk {
     /// Copies that stay in a block: `at` counts from the row of the first block.
-    moves: Vec<Copy>,
+    moves: Vec<Move>,
     /// Whether they fill the blocks.
     is_full: bool,
     /// Blocks of positions of which any takes part, neighbours joined.
@@ -125,7 +124,7 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn new((chunk, copies): (usize, &Vec<Copy>)) -> Chunk {
+    fn new((chunk, copies): (usize, &Vec<Move>)) -> Chunk {
         let (mut moves, mut taken) = (Vec::new(), Vec::<usize>::new());
         for copy in copies {
             let mut done = 0;
@@ -136,7 +135,7 @@ impl Chunk {
                     taken.push(at / EDGE);
                 }
                 let delta = copy.delta + done.cast_signed();
-                moves.push(Copy { delta, at: (taken.len() - 1) * BLOCK + at % EDGE, len });
+                moves.push(Move { delta, at: (taken.len() - 1) * BLOCK + at % EDGE, len });
                 done += len;
             }
         }
@@ -152,13 +151,12 @@ impl Chunk {
     }
 
     /// Operands of the product with the columns of block `column`.
-    fn runs<'b>(&self, left: &'b [u16], weight: &'b Weight<'_>, column: usize) -> [Run<'b>; CHUNK_BLOCKS] {
-        let mut done = 0;
-        from_fn(|i| {
-            let blocks = self.runs.get(i).cloned().unwrap_or(0..0);
-            let left = &left[done * BLOCK..][..blocks.len() * BLOCK];
-            done += blocks.len();
-            Run { left, right: weight.blocks(column, blocks) }
+    fn runs<'b>(&'b self, left: &'b [u16], weight: &'b Weight<'_>, column: usize) -> impl Iterator<Item = Run<'b>> {
+        let mut rest = left;
+        self.runs.iter().map(move |blocks| {
+            let (left, after) = rest.split_at(blocks.len() * BLOCK);
+            rest = after;
+            Run { left, right: weight.blocks(column, blocks.clone()) }
         })
     }
 }
@@ -211,11 +209,13 @@ impl Correlation<'_> {
             for (block, left) in left.chunks_exact_mut(CHUNK_BLOCKS * BLOCK).enumerate() {
                 self.gather(cx, class, chunk, rows_of(block), from, &mut left[..chunk.count * BLOCK]);
             }
+            let mut runs = Vec::with_capacity(chunk.runs.len());
             for column in 0..across {
                 for (block, left) in left.chunks_exact(CHUNK_BLOCKS * BLOCK).enumerate() {
-                    let runs = chunk.runs(left, weight, column);
+                    runs.clear();
+                    runs.extend(chunk.runs(left, weight, column));
                     let sums = &mut sums[(block * across + column) * BLOCK..][..BLOCK];
-                    add_product(cx, &mut session, Layout::Rows, &runs[..chunk.runs.len()], is_first, sums);
+                    add_product(cx, &mut session, Layout::Rows, &runs, is_first, sums);
                 }
             }
             is_first = false;
@@ -228,12 +228,11 @@ impl Correlation<'_> {
             let rows = rows_of(block);
             let outputs = &mut outputs[..rows.len()];
             self.pixels.outputs(class, rows.start, outputs);
-            for (column, sums) in sums.as_chunks::<BLOCK>().0.iter().enumerate() {
-                let columns = EDGE.min(self.columns - column * EDGE);
-                for (output, sums) in outputs.iter().zip(sums.as_chunks::<EDGE>().0) {
-                    // SAFETY: each pixel is a row of one class, and each row one task's.
-                    let to = unsafe { to.slice(output + first + column * EDGE, columns) };
-                    to.copy_from_slice(&sums[..columns]);
+            for (row, output) in outputs.iter().enumerate() {
+                // SAFETY: each pixel is a row of one class, and each row one task's.
+                let to = unsafe { to.slice(output + first, self.columns) };
+                for (to, sums) in to.chunks_mut(EDGE).zip(sums[row * EDGE..].chunks(BLOCK)) {
+                    copy(to, sums);
                 }
             }
         }
@@ -246,16 +245,19 @@ impl Correlation<'_> {
         }
         self.pixels.for_each_source(class, rows.start, rows.len(), |row, start| {
             let to = &mut to[row * EDGE..];
-            for &Copy { delta, at, len } in &chunk.moves {
-                let (from, to) = (&from[start.wrapping_add_signed(delta)..][..len], &mut to[at..at + len]);
-                // Of known length it is a copy of a vector or two.
-                match (to.first_chunk_mut::<EDGE>(), from.first_chunk::<EDGE>()) {
-                    (Some(to), Some(from)) => *to = *from,
-                    _ => to.copy_from_slice(from),
-                }
+            for &Move { delta, at, len } in &chunk.moves {
+                copy(&mut to[at..at + len], &from[start.wrapping_add_signed(delta)..][..len]);
             }
         });
         self.later.arrange(cx.isa, Side::Left, to);
+    }
+}
+
+/// Copies as many elements as `to` has: 32 of them, of known number, by a vector or two.
+fn copy<T: Copy>(to: &mut [T], from: &[T]) {
+    match (to.first_chunk_mut::<EDGE>(), from.first_chunk::<EDGE>()) {
+        (Some(to), Some(from)) => *to = *from,
+        _ => to.copy_from_slice(&from[..to.len()]),
     }
 }
 

@@ -50,7 +50,8 @@ pub(crate) fn conv2d_weight_grad(
     cx.run(tasks.len(), |task| gradient.run(cx, &tasks[task], &nodes));
 }
 
-/// A block of the gradient: tiles of 32 input channels of a tap, by number, and blocks of 32 output channels.
+/// A block of the gradient: tiles of 32 input channels of a tap, by number, and blocks of 32 output channels. Tiles of the
+/// same channels come one after another, since they read the same pixels.
 struct Task {
     group: usize,
     tiles: Range<usize>,
@@ -70,6 +71,7 @@ struct Gradient<'a> {
 }
 
 /// Where the positions of a chunk are, in the order of their blocks, and which blocks have any.
+#[derive(Clone)]
 struct Positions {
     at: [usize; CHUNK],
     runs: Vec<Range<usize>>,
@@ -91,10 +93,13 @@ impl Gradient<'_> {
         let tiles = self.taps.len() * down;
         let column_slices = across.div_ceil(MOST_COLUMNS);
         let most_tiles = MOST_BLOCKS / MOST_COLUMNS.min(across);
-        let wanted = if threads == 1 { 1 } else { (4 * threads).div_ceil(self.shape.groups * column_slices) };
-        let tile_slices = tiles.div_ceil(most_tiles).max(wanted).min(tiles);
+        let others = self.shape.groups * column_slices;
+        let count = others * tiles.div_ceil(most_tiles);
+        // Few tasks are as many for each thread.
+        let count = if count < 4 * threads { count.next_multiple_of(threads) } else { count };
+        let tile_slices = count.div_ceil(others).min(tiles);
         let cut = |n: usize, i: usize, slices: usize| i * n / slices..(i + 1) * n / slices;
-        (0..self.shape.groups * column_slices * tile_slices)
+        (0..others * tile_slices)
             .map(|i| Task {
                 group: i / (column_slices * tile_slices),
                 tiles: cut(tiles, i / column_slices % tile_slices, tile_slices),
@@ -114,30 +119,30 @@ impl Gradient<'_> {
         let mut sums = cx.scratch.lease::<f32>(task.tiles.len() * across * (1 + self.slots) * BLOCK);
         let mut left = cx.scratch.lease::<u16>(CHUNK_BLOCKS * BLOCK);
         let mut right = cx.scratch.lease::<u16>(across * CHUNK_BLOCKS * BLOCK);
-        let mut positions = Positions { at: [0; CHUNK], runs: Vec::new() };
+        let none = || Positions { at: [0; CHUNK], runs: Vec::new() };
+        let (mut of_dy, mut of_taps) = (none(), vec![none(); self.taps.len()]);
         let mut is_begun = vec![false; task.tiles.len()];
         for (leaf, step) in self.steps.iter().enumerate() {
             is_begun.fill(false);
             let rows = leaf * LEAF * rows_per_image..n.min((leaf + 1) * LEAF) * rows_per_image;
             for first in rows.clone().step_by(CHUNK) {
                 let chunk = first..rows.end.min(first + CHUNK);
-                self.find_all(chunk.clone(), &mut positions);
+                self.find_all(chunk.clone(), &mut of_dy);
                 for (column, right) in task.columns.clone().zip(right.chunks_exact_mut(CHUNK_BLOCKS * BLOCK)) {
                     let from = &self.dy[task.group * columns + column * EDGE..];
-                    self.pair(cx, from, &positions, right);
+                    self.pair(cx, from, &of_dy, right);
                 }
-                let mut tap = usize::MAX;
+                for (tap, positions) in self.taps.iter().zip(&mut of_taps) {
+                    self.find(chunk.clone(), tap, positions);
+                }
                 for (t, tile) in task.tiles.clone().enumerate() {
-                    let [down, _] = self.blocks();
-                    if tile / down != tap {
-                        tap = tile / down;
-                        self.find(chunk.clone(), &self.taps[tap], &mut positions);
-                    }
+                    let (block, tap) = (tile / self.taps.len(), tile % self.taps.len());
+                    let positions = &of_taps[tap];
                     if positions.runs.is_empty() {
                         continue;
                     }
-                    let from = &self.x[task.group * channels + tile % down * EDGE..];
-                    self.pair(cx, from, &positions, &mut left);
+                    let from = &self.x[task.group * channels + block * EDGE..];
+                    self.pair(cx, from, positions, &mut left);
                     for (i, right) in right.chunks_exact(CHUNK_BLOCKS * BLOCK).enumerate() {
                         let part = |blocks: &Range<usize>| blocks.start * BLOCK..blocks.end * BLOCK;
                         let run = |i: usize| {
@@ -167,12 +172,12 @@ impl Gradient<'_> {
         for tile in task.tiles.clone() {
             for column in task.columns.clone() {
                 let Some(sums) = sums.next() else { return };
-                let [down, _] = self.blocks();
-                let first = tile % down * EDGE;
+                let (block, tap) = (tile / self.taps.len(), tile % self.taps.len());
+                let first = block * EDGE;
                 let (rows, width) = (EDGE.min(channels - first), EDGE.min(columns - column * EDGE));
                 for (node, sums) in nodes.iter().zip(sums[BLOCK..].as_chunks::<BLOCK>().0) {
                     for (row, sums) in sums.as_chunks::<EDGE>().0.iter().enumerate().take(rows) {
-                        let row = tile / down * channels + first + row;
+                        let row = tap * channels + first + row;
                         // SAFETY: each tile and column block is one task's, and names other elements than all others.
                         let to = unsafe { node.slice(row * c_out + task.group * columns + column * EDGE, width) };
                         to.copy_from_slice(&sums[..width]);
