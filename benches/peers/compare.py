@@ -58,14 +58,15 @@ def cpu_name():
     return platform.processor()
 
 
-def peers(section, threads, repetitions):
+def peers(section, threads, repetitions, numerics):
     """The libraries of a section, each as its command, or as the sentence why it is left out."""
     repeated = ["--repetitions", str(repetitions)]
 
     def python(module, part):
         if importlib.util.find_spec(module) is None:
             return f"{module} is left out: this Python does not have it"
-        return [sys.executable, str(HERE / "torch_bench.py"), part, "--threads", str(threads), *repeated]
+        flags = ["--threads", str(threads), *repeated, *(["--bf16"] if numerics == "bf16" else [])]
+        return [sys.executable, str(HERE / "torch_bench.py"), part, *flags]
 
     def rust(name):
         binary = HERE / name / "target/release" / f"{name}-nt-xent"
@@ -85,7 +86,7 @@ def commands(section, threads, repetitions, libraries, numerics):
     found = {SELFSAME: ([str(ROOT / "target/release/selfsame"), "bench", section, *flags], None)}
     # burn and candle take the number of threads from there.
     plain = {**os.environ, "RAYON_NUM_THREADS": str(threads)}
-    for library, command in peers(section, threads, repetitions).items():
+    for library, command in peers(section, threads, repetitions, numerics).items():
         if library not in libraries:
             continue
         if isinstance(command, str):
@@ -182,7 +183,7 @@ def main():
     parser.add_argument("--sections", nargs="+", default=["gemm", "conv", "loss", "step"])
     parser.add_argument("--threads", nargs="+", type=int, default=[2, 1])
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES)
-    parser.add_argument("--numerics", choices=["strict", "fast"], default="strict", help="those of selfsame")
+    parser.add_argument("--numerics", choices=["strict", "fast", "bf16"], default="strict", help="those of selfsame; with bf16 PyTorch, too, computes in it")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--under", type=shlex.split, default=[], help="run each side under this, as in 'taskset -c 0,1'")
@@ -201,7 +202,7 @@ def main():
     versions = ", ".join(version for library, version in figures.versions.items() if library != SELFSAME.library)
     lines = [
         f"{cpu_name()}, {os.cpu_count()} cores, {datetime.date.today()}; selfsame on {figures.versions['selfsame']}"
-        f"{', in fast numerics' if args.numerics == 'fast' else ''}; "
+        f"{f', in {args.numerics} numerics' if args.numerics != 'strict' else ''}; "
         f"{versions}; medians of {args.rounds} alternating rounds of {args.repetitions} repetitions.",
         "",
         *table("case", "ms", 1e3, figures.seconds),

@@ -2,6 +2,8 @@
 
     python torch_bench.py [gemm|conv|resnet|rows|nearest|augment|vit|loss|lightly|step] --threads 2 --repetitions 7
 
+With `--bf16` convolutions are of bf16 tensors, and models run forward under autocast to bf16; the rest is as without.
+
 `lightly` is the loss as lightly's module computes it. lightly is pure Python and does without what it depends on here:
 `pip install --no-deps --target DIR lightly torchvision`, with DIR in PYTHONPATH.
 """
@@ -61,13 +63,20 @@ def gemm(repetitions):
         yield timed(name, 2 * m * k * n, repetitions, lambda: a @ b)
 
 
+def autocast():
+    """What models run forward in."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=Layer.dtype == torch.bfloat16)
+
+
 class Layer:
     """A convolution, channels last, and what its passes take."""
 
+    dtype = torch.float32
+
     def __init__(self, images, side, c_in, c_out, kernel, stride):
-        channels_last = {"memory_format": torch.channels_last}
-        self.x = torch.randn(images, c_in, side, side).to(**channels_last)
-        self.w = torch.randn(c_out, c_in, kernel, kernel).to(**channels_last)
+        layout = {"memory_format": torch.channels_last, "dtype": self.dtype}
+        self.x = torch.randn(images, c_in, side, side).to(**layout)
+        self.w = torch.randn(c_out, c_in, kernel, kernel).to(**layout)
         self.options = {"stride": stride, "padding": kernel // 2}
         y = self.forward()
         self.dy = torch.randn_like(y)
@@ -223,10 +232,15 @@ class Vit(nn.Module):
 
 def vit(repetitions):
     net, x, dy = Vit(), torch.randn(128, 3, 32, 32), torch.randn(128, 192)
+
+    def forward():
+        with autocast():
+            return net(x).float()
+
     with torch.no_grad():
-        yield timed("vit-tiny 128x32x32 fwd", None, repetitions, lambda: net(x))
+        yield timed("vit-tiny 128x32x32 fwd", None, repetitions, forward)
     params = list(net.parameters())
-    yield timed("vit-tiny 128x32x32 fwd+bwd", None, repetitions, lambda: torch.autograd.grad(net(x), params, dy))
+    yield timed("vit-tiny 128x32x32 fwd+bwd", None, repetitions, lambda: torch.autograd.grad(forward(), params, dy))
 
 
 def nt_xent(z, temperature):
@@ -362,7 +376,9 @@ def step(repetitions):
 
     def work():
         optimiser.zero_grad(set_to_none=True)
-        value = nt_xent(model(x), 0.5)
+        with autocast():
+            z = model(x).float()
+        value = nt_xent(z, 0.5)
         value.backward()
         optimiser.step()
         return value.item()
@@ -379,7 +395,10 @@ def main():
     parser.add_argument("section", nargs="?", choices=sections)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
+    if args.bf16:
+        Layer.dtype = torch.bfloat16
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     version = f"torch {torch.__version__}"
