@@ -1,6 +1,7 @@
 //! The memory pool of a CPU device: blocks are kept and handed out again, so that a training step makes no page
 //! faults after its first time, and every live byte has an owner.
 
+use super::arena::{Arena, LARGE, Part};
 use super::pages::Pages;
 use super::shelf::{Shelf, size_class};
 use crate::profile::{Ledger, MemoryLog, Owner, OwnerBytes};
@@ -37,9 +38,56 @@ impl MemoryStats {
 
 #[derive(Default)]
 struct State {
+    /// Small pieces.
     shelf: Shelf<Pages>,
+    /// Large ones.
+    arena: Arena,
     ledger: Ledger,
     limit: Option<usize>,
+}
+
+impl State {
+    /// Memory of a size class; `None` when the system refuses.
+    fn piece(&mut self, size: usize) -> Option<Piece> {
+        if size >= LARGE {
+            return self.arena.take(size).map(Piece::Large);
+        }
+        let kept = self.shelf.reuse(size).map(|(_, pages)| pages);
+        kept.or_else(|| Pages::new(size)).map(Piece::Small)
+    }
+
+    /// Gives what is not in use back to the system.
+    fn trim(&mut self) {
+        self.shelf.clear();
+        self.arena.trim();
+    }
+
+    /// Bytes kept for reuse.
+    fn cached(&self) -> usize {
+        self.shelf.cached() + self.arena.cached()
+    }
+}
+
+/// Memory of a block.
+enum Piece {
+    Small(Pages),
+    Large(Part),
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Piece::Small(pages) => pages.len(),
+            Piece::Large(part) => part.len(),
+        }
+    }
+
+    fn as_ptr(&self) -> *mut u8 {
+        match self {
+            Piece::Small(pages) => pages.as_ptr(),
+            Piece::Large(part) => part.as_ptr(),
+        }
+    }
 }
 
 /// The pool. Blocks hold it alive, so that arrays may outlive their device handle.
@@ -60,35 +108,28 @@ impl MemoryPool {
     pub fn take(self: &Arc<Self>, bytes: usize, op: &'static str, shape: &[usize]) -> Result<Block> {
         let wanted = size_class(bytes);
         let mut state = self.state();
-        let pages = match state.shelf.reuse(wanted) {
-            Some((_, pages)) => pages,
-            None => {
-                let (live, peak) = (state.ledger.live(), state.ledger.peak());
-                if state.limit.is_some_and(|limit| live + wanted > limit) {
-                    return Err(out_of_memory(&state, wanted, op));
-                }
-                if state.limit.is_some_and(|limit| live + state.shelf.cached() + wanted > limit) {
-                    state.shelf.clear();
-                }
-                state.shelf.make_room(wanted, live, peak);
-                match Pages::new(wanted) {
-                    Some(pages) => pages,
-                    None => {
-                        state.shelf.clear();
-                        Pages::new(wanted).ok_or_else(|| out_of_memory(&state, wanted, op))?
-                    }
-                }
-            }
-        };
-        let slot = state.ledger.enter(pages.len(), bytes, op, shape);
+        let live = state.ledger.live();
+        if state.limit.is_some_and(|limit| live + wanted > limit) {
+            return Err(out_of_memory(&state, wanted, op));
+        }
+        if state.limit.is_some_and(|limit| live + state.cached() + wanted > limit) {
+            state.trim();
+        }
+        let mut piece = state.piece(wanted);
+        if piece.is_none() {
+            state.trim();
+            piece = state.piece(wanted);
+        }
+        let piece = piece.ok_or_else(|| out_of_memory(&state, wanted, op))?;
+        let slot = state.ledger.enter(piece.len(), bytes, op, shape);
         drop(state);
-        Ok(Block { pages: Some(pages), slot, pool: Arc::clone(self) })
+        Ok(Block { piece: Some(piece), slot, pool: Arc::clone(self) })
     }
 
     /// What is in use now.
     pub fn stats(&self) -> MemoryStats {
         let state = self.state();
-        MemoryStats::of(&state.ledger, state.shelf.cached())
+        MemoryStats::of(&state.ledger, state.cached())
     }
 
     /// Starts a new measurement of the peak.
@@ -116,9 +157,9 @@ impl MemoryPool {
         self.state().limit = bytes;
     }
 
-    /// Gives kept blocks back to the system.
+    /// Gives kept memory back to the system: of large pieces, mappings of which nothing is in use.
     pub fn trim(&self) {
-        self.state().shelf.clear();
+        self.state().trim();
     }
 }
 
@@ -134,30 +175,30 @@ fn out_of_memory(state: &State, wanted: usize, op: &'static str) -> Error {
 /// A piece of the pool, given back on drop.
 pub struct Block {
     /// Taken out only by `drop`.
-    pages: Option<Pages>,
+    piece: Option<Piece>,
     /// Its number in the ledger.
     slot: u32,
     pool: Arc<MemoryPool>,
 }
 
 impl Block {
-    fn pages(&self) -> &Pages {
-        self.pages.as_ref().expect("present until dropped")
+    fn piece(&self) -> &Piece {
+        self.piece.as_ref().expect("present until dropped")
     }
 
     /// The bytes, aligned to 64.
     pub fn as_ptr(&self) -> *const u8 {
-        self.pages().as_ptr()
+        self.piece().as_ptr()
     }
 
     /// The bytes, for the only owner.
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.pages().as_ptr()
+        self.piece().as_ptr()
     }
 
     /// How many bytes there are: at least what was asked for.
     pub fn size(&self) -> usize {
-        self.pages().len()
+        self.piece().len()
     }
 
     /// What it is for.
@@ -178,16 +219,18 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let pages = self.pages.take().expect("dropped once");
+        let piece = self.piece.take().expect("dropped once");
         let mut state = self.pool.state();
         state.ledger.strike(self.slot);
-        state.shelf.keep(pages.len(), pages);
+        match piece {
+            Piece::Small(pages) => state.shelf.keep(pages.len(), pages),
+            Piece::Large(part) => state.arena.give(part),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::shelf::LARGE;
     use super::*;
 
     #[test]
@@ -204,13 +247,18 @@ mod tests {
     }
 
     #[test]
-    fn kept_blocks_of_no_use_make_room() {
+    fn large_blocks_of_other_sizes_lie_where_others_lay() {
         let pool = Arc::new(MemoryPool::default());
-        drop(pool.take(8 * LARGE, "a", &[8 * LARGE]).unwrap());
-        let second = pool.take(2 * LARGE, "b", &[2 * LARGE]).unwrap();
+        let first = pool.take(8 * LARGE, "a", &[8 * LARGE]).unwrap();
+        let address = first.as_ptr();
+        drop(first);
+        let [second, third] = [2, 3].map(|n| pool.take(n * LARGE, "b", &[n * LARGE]).unwrap());
+        assert_eq!([second.as_ptr(), third.as_ptr()], [address, address.wrapping_add(2 * LARGE)]);
         let stats = pool.stats();
-        assert_eq!((stats.live, stats.cached), (second.size(), 0));
-        assert!(stats.live + stats.cached <= stats.peak);
+        assert_eq!((stats.live, stats.cached), (5 * LARGE, 3 * LARGE));
+        drop((second, third));
+        pool.trim();
+        assert_eq!((pool.stats().live, pool.stats().cached), (0, 0));
     }
 
     #[test]

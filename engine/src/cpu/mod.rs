@@ -1,5 +1,6 @@
 //! The CPU device: its worker threads, its memory pool, and the loops behind every primitive.
 
+mod arena;
 mod bf16;
 pub(crate) mod contract;
 mod memory;
@@ -11,6 +12,7 @@ mod shelf;
 pub(crate) mod sinkhorn;
 mod workers;
 
+pub(crate) use arena::LARGE;
 pub use memory::{Block, MemoryPool, MemoryStats};
 pub(crate) use shelf::{Shelf, size_class};
 pub use workers::Workers;

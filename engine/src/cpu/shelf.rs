@@ -1,13 +1,9 @@
-//! What a memory pool does with the pieces it gets back: the policy, apart from the memory, so that a plan can be made
-//! with sizes alone.
+//! What a memory pool does with the small pieces it gets back: the policy, apart from the memory, so that a plan can be
+//! made with sizes alone.
 
-use std::collections::BTreeMap;
-
+use super::arena::{LARGE, PAGE};
 use super::pages::ALIGN;
-
-/// A new piece of this size or more makes room first: the pool then holds no more than what once lived at one time,
-/// instead of pieces of sizes that a later phase of the step has no use for.
-pub(super) const LARGE: usize = 1 << 20;
+use std::collections::BTreeMap;
 
 /// Pieces kept for reuse, by size.
 pub(crate) struct Shelf<P> {
@@ -38,15 +34,6 @@ impl<P> Shelf<P> {
         Some((size, piece))
     }
 
-    /// Drops kept pieces before a new one of size class `wanted` is made, `live` bytes being live and `peak` the most
-    /// that ever were.
-    pub(crate) fn make_room(&mut self, wanted: usize, live: usize, peak: usize) {
-        if wanted >= LARGE {
-            let footprint = peak.max(live + wanted);
-            self.shrink((live + self.cached + wanted).saturating_sub(footprint));
-        }
-    }
-
     /// Keeps a piece.
     pub(crate) fn keep(&mut self, size: usize, piece: P) {
         self.cached += size;
@@ -58,26 +45,14 @@ impl<P> Shelf<P> {
         self.free.clear();
         self.cached = 0;
     }
-
-    /// Drops pieces, largest first, until `bytes` are freed or none is left.
-    fn shrink(&mut self, bytes: usize) {
-        let mut freed = 0;
-        while freed < bytes
-            && let Some(mut largest) = self.free.last_entry()
-        {
-            let size = *largest.key();
-            largest.get_mut().pop();
-            if largest.get().is_empty() {
-                largest.remove();
-            }
-            freed += size;
-            self.cached -= size;
-        }
-    }
 }
 
-/// Sizes are rounded up in steps of an eighth of their power of two, so that slightly different shapes share pieces.
+/// What is held for so many bytes. Small sizes are rounded up in steps of an eighth of their power of two, so that slightly
+/// different shapes share pieces; large ones to whole pages.
 pub(crate) fn size_class(bytes: usize) -> usize {
+    if bytes >= LARGE {
+        return bytes.next_multiple_of(PAGE);
+    }
     let bytes = bytes.max(ALIGN);
     let step = (1usize << bytes.ilog2()) / 8;
     bytes.next_multiple_of(step.max(ALIGN))

@@ -9,7 +9,7 @@
 //! each owner at the peak are taken to grow linearly.
 
 use super::ledger::{Change, Extents, MemoryLog, Owner, OwnerBytes, Piece};
-use crate::cpu::{Shelf, size_class};
+use crate::cpu::{LARGE, Shelf, size_class};
 use std::collections::BTreeMap;
 
 /// A batch that was run, and what it did to the memory.
@@ -162,11 +162,7 @@ impl Memory {
 
     fn place(&mut self, asked: usize) -> usize {
         let wanted = size_class(asked);
-        if let Some((size, ())) = self.shelf.reuse(wanted) {
-            return size;
-        }
-        self.shelf.make_room(wanted, self.live, self.most);
-        wanted
+        self.shelf.reuse(wanted).map_or(wanted, |(size, ())| size)
     }
 
     /// Before anything but a new piece, and at the end: what was live until now may have been the peak.
@@ -190,7 +186,7 @@ impl Memory {
         if let Some(piece) = self.pieces.remove(&slot) {
             self.live -= piece.bytes;
             self.by_owner[piece.owner as usize] -= piece.bytes;
-            if self.pooled {
+            if self.pooled && piece.bytes < LARGE {
                 self.shelf.keep(piece.bytes, ());
             }
         }
