@@ -26,24 +26,25 @@ const STEP: usize = 4;
 /// # Safety
 /// The machine has the instruction.
 pub(super) unsafe fn product(layout: Layout, runs: &[Run<'_>], to: &mut [f32], stride: usize) {
-    for to in to.chunks_mut(stride).take(EDGE) {
-        to[..EDGE].fill(0.0);
-    }
     const PIECE: usize = BLOCKS_AT_ONCE * BLOCK;
-    for run in runs {
-        for (left, right) in run.left.chunks(PIECE).zip(run.right.chunks(PIECE)) {
-            match layout {
-                // SAFETY: the caller's promise.
-                Layout::Rows => unsafe { add_product_of_rows(left, right, to, stride) },
-                // SAFETY: the caller's promise.
-                Layout::Pairs => unsafe { add_product_of_pairs(left, right, to, stride) },
-            }
+    let pieces = runs.iter().flat_map(|run| run.left.chunks(PIECE).zip(run.right.chunks(PIECE)));
+    let mut is_first = true;
+    for (left, right) in pieces {
+        match layout {
+            // SAFETY: the caller's promise.
+            Layout::Rows => unsafe { add_product_of_rows(left, right, is_first, to, stride) },
+            // SAFETY: the caller's promise.
+            Layout::Pairs => unsafe { add_product_of_pairs(left, right, is_first, to, stride) },
         }
+        is_first = false;
+    }
+    if is_first {
+        to.chunks_mut(stride).take(EDGE).for_each(|to| to[..EDGE].fill(0.0));
     }
 }
 
 /// The function that adds the product of left blocks and right ones, whose pairs are of positions two apart, to
-/// `[row][column]` sums `stride` elements apart.
+/// `[row][column]` sums `stride` elements apart, or, if it is the first, to zeros in their place.
 ///
 /// A tile has four rows and two vectors of columns: registers for the even and the odd chain of each, then for their sums.
 /// `$row`, `$step` and `$tile` are the bytes from a row of a left block to the next, from four positions to the next and
@@ -54,7 +55,7 @@ macro_rules! add_product {
         $($at:literal $sums_at:literal: $even0:literal $even1:literal $odd0:literal $odd1:literal $sum0:literal $sum1:literal),+
     ) => {
         #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
-        fn $name(left: &[u16], right: &[u16], sums: &mut [f32], stride: usize) {
+        fn $name(left: &[u16], right: &[u16], is_first: bool, sums: &mut [f32], stride: usize) {
             assert!(left.len() == right.len() && left.len().is_multiple_of(BLOCK) && !left.is_empty());
             assert!(sums.len() >= (EDGE - 1) * stride + EDGE);
             let mut settings = [FLUSHING, 0];
@@ -69,9 +70,17 @@ macro_rules! add_product {
                     "mov {l}, {left}",
                     "mov {r}, {right}",
                     "mov {blocks}, {count}",
+                    "test {is_first:e}, {is_first:e}",
+                    "jnz 25f",
                     $(
                         concat!("vmovups zmm", $sum0, ", [{sums}", $sums_at, "]"),
                         concat!("vmovups zmm", $sum1, ", [{sums}", $sums_at, " + 64]"),
+                    )+
+                    "jmp 30f",
+                    "25:",
+                    $(
+                        concat!("vpxorq zmm", $sum0, ", zmm", $sum0, ", zmm", $sum0),
+                        concat!("vpxorq zmm", $sum1, ", zmm", $sum1, ", zmm", $sum1),
                     )+
                     "30:",
                     $(
@@ -130,6 +139,7 @@ macro_rules! add_product {
                     stride = in(reg) size_of::<f32>() * stride,
                     stride3 = in(reg) 3 * size_of::<f32>() * stride,
                     count = in(reg) left.len() / BLOCK,
+                    is_first = in(reg) u32::from(is_first),
                     l = out(reg) _,
                     r = out(reg) _,
                     blocks = out(reg) _,

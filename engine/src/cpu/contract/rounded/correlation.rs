@@ -9,6 +9,7 @@ use super::super::pack::Operand;
 use super::super::{Context, Lease, SharedMut};
 use super::{round, rounded};
 use crate::order::CHUNK;
+use selfsame_kernels::stamp;
 use std::ops::Range;
 
 /// Blocks of rows of a task: so many times its blocks of the weight serve while they are in a cache.
@@ -231,33 +232,54 @@ impl Correlation<'_> {
             for (row, output) in outputs.iter().enumerate() {
                 // SAFETY: each pixel is a row of one class, and each row one task's.
                 let to = unsafe { to.slice(output + first, self.columns) };
-                for (to, sums) in to.chunks_mut(EDGE).zip(sums[row * EDGE..].chunks(BLOCK)) {
-                    copy(to, sums);
-                }
+                copy_sums(cx.isa, &sums[row * EDGE..], to);
             }
         }
     }
 
     /// Left blocks of the chunk for up to 32 rows.
     fn gather(&self, cx: &Context<'_>, class: usize, chunk: &Chunk, rows: Range<usize>, from: &[u16], to: &mut [u16]) {
-        if !chunk.is_full {
+        let mut starts = [0; EDGE];
+        let starts = &mut starts[..rows.len()];
+        self.pixels.for_each_source(class, rows.start, rows.len(), |row, start| starts[row] = start);
+        if chunk.is_full {
+            copy_full(cx.isa, from, starts, &chunk.moves, to);
+        } else {
             to.fill(0);
+            copy_ragged(cx.isa, from, starts, &chunk.moves, to);
         }
-        self.pixels.for_each_source(class, rows.start, rows.len(), |row, start| {
-            let to = &mut to[row * EDGE..];
-            for &Move { delta, at, len } in &chunk.moves {
-                copy(&mut to[at..at + len], &from[start.wrapping_add_signed(delta)..][..len]);
-            }
-        });
         self.later.arrange(cx.isa, Side::Left, to);
     }
 }
 
-/// Copies as many elements as `to` has: 32 of them, of known number, by a vector or two.
-fn copy<T: Copy>(to: &mut [T], from: &[T]) {
-    match (to.first_chunk_mut::<EDGE>(), from.first_chunk::<EDGE>()) {
-        (Some(to), Some(from)) => *to = *from,
-        _ => to.copy_from_slice(&from[..to.len()]),
+stamp! {
+    /// The moves of rows whose source pixels are at `starts`, each a block wide.
+    fn copy_full(from: &[u16], starts: &[usize], moves: &[Move], to: &mut [u16]) {
+        for (row, start) in starts.iter().enumerate() {
+            for Move { delta, at, .. } in moves {
+                to[row * EDGE + at..][..EDGE].copy_from_slice(&from[start.wrapping_add_signed(*delta)..][..EDGE]);
+            }
+        }
+    }
+
+    /// The same, of any width.
+    fn copy_ragged(from: &[u16], starts: &[usize], moves: &[Move], to: &mut [u16]) {
+        for (row, start) in starts.iter().enumerate() {
+            for &Move { delta, at, len } in moves {
+                to[row * EDGE + at..][..len].copy_from_slice(&from[start.wrapping_add_signed(delta)..][..len]);
+            }
+        }
+    }
+
+    /// A row of blocks of sums, the first of which begins `sums`.
+    fn copy_sums(sums: &[f32], to: &mut [f32]) {
+        let (full, rest) = to.as_chunks_mut::<EDGE>();
+        for (to, sums) in full.iter_mut().zip(sums.chunks(BLOCK)) {
+            to.copy_from_slice(&sums[..EDGE]);
+        }
+        if !rest.is_empty() {
+            rest.copy_from_slice(&sums[full.len() * BLOCK..][..rest.len()]);
+        }
     }
 }
 

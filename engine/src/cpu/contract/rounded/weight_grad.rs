@@ -1,4 +1,7 @@
 //! The gradient of a convolution's weight: products of x, transposed, and dy over the pixels of a leaf, in the sample tree.
+//!
+//! A tile of the gradient is 32 of its rows, which are (tap, input channel): channels of one tap, or, where there are fewer
+//! channels than that, all rows in their order, whatever their taps.
 #![allow(unsafe_code)]
 
 use super::super::super::bf16::{BLOCK, EDGE, Layout, Pairs, Run, Unit, add_block, pair_lines};
@@ -50,8 +53,8 @@ pub(crate) fn conv2d_weight_grad(
     cx.run(tasks.len(), |task| gradient.run(cx, &tasks[task], &nodes));
 }
 
-/// A block of the gradient: tiles of 32 input channels of a tap, by number, and blocks of 32 output channels. Tiles of the
-/// same channels come one after another, since they read the same pixels.
+/// A block of the gradient: tiles, by number, and blocks of 32 output channels. Tiles of the same channels come one after
+/// another, since they read the same pixels.
 struct Task {
     group: usize,
     tiles: Range<usize>,
@@ -74,7 +77,17 @@ struct Gradient<'a> {
 #[derive(Clone)]
 struct Positions {
     at: [usize; CHUNK],
-    runs: Vec<Range<usize>>,
+    blocks: Taken,
+}
+
+/// Some of the blocks of a chunk, a bit for each.
+type Taken = u32;
+const _: () = assert!(CHUNK_BLOCKS < Taken::BITS as usize);
+
+/// Those of `taken`, neighbours joined.
+fn runs(taken: Taken) -> impl Iterator<Item = Range<usize>> {
+    let start = move |i: usize| taken >> i & 1 == 1 && (i == 0 || taken >> (i - 1) & 1 == 0);
+    (0..CHUNK_BLOCKS).filter(move |i| start(*i)).map(move |i| i..i + (!(taken >> i)).trailing_zeros() as usize)
 }
 
 impl Gradient<'_> {
@@ -88,9 +101,25 @@ impl Gradient<'_> {
         self.channels().map(|channels| channels.div_ceil(EDGE))
     }
 
+    /// Whether taps share tiles.
+    fn shares_tiles(&self) -> bool {
+        self.channels()[0] < EDGE
+    }
+
+    /// The rows of a tile in a group's gradient `[taps * channels, output channels]`.
+    fn rows(&self, tile: usize) -> Range<usize> {
+        let ([channels, _], taps) = (self.channels(), self.taps.len());
+        if self.shares_tiles() {
+            return tile * EDGE..(taps * channels).min((tile + 1) * EDGE);
+        }
+        let (first, tap) = (tile / taps * EDGE, tile % taps);
+        tap * channels + first..tap * channels + channels.min(first + EDGE)
+    }
+
     fn tasks(&self, threads: usize) -> Vec<Task> {
         let [down, across] = self.blocks();
-        let tiles = self.taps.len() * down;
+        let taps = self.taps.len();
+        let tiles = if self.shares_tiles() { (taps * self.channels()[0]).div_ceil(EDGE) } else { taps * down };
         let column_slices = across.div_ceil(MOST_COLUMNS);
         let most_tiles = MOST_BLOCKS / MOST_COLUMNS.min(across);
         let others = self.shape.groups * column_slices;
@@ -111,7 +140,7 @@ impl Gradient<'_> {
     /// One block of the gradient, of all nodes.
     fn run(&self, cx: &Context<'_>, task: &Task, nodes: &[SharedMut<f32>]) {
         let ConvShape { n, c_out, .. } = *self.shape;
-        let [channels, columns] = self.channels();
+        let [_, columns] = self.channels();
         let rows_per_image: usize = self.shape.out_size().iter().product();
         let across = task.columns.len();
         let mut session = self.unit.open();
@@ -119,7 +148,8 @@ impl Gradient<'_> {
         let mut sums = cx.scratch.lease::<f32>(task.tiles.len() * across * (1 + self.slots) * BLOCK);
         let mut left = cx.scratch.lease::<u16>(CHUNK_BLOCKS * BLOCK);
         let mut right = cx.scratch.lease::<u16>(across * CHUNK_BLOCKS * BLOCK);
-        let none = || Positions { at: [0; CHUNK], runs: Vec::new() };
+        let mut lines = cx.scratch.lease::<u16>(CHUNK * EDGE);
+        let none = || Positions { at: [0; CHUNK], blocks: 0 };
         let (mut of_dy, mut of_taps) = (none(), vec![none(); self.taps.len()]);
         let mut is_begun = vec![false; task.tiles.len()];
         for (leaf, step) in self.steps.iter().enumerate() {
@@ -136,23 +166,20 @@ impl Gradient<'_> {
                     self.find(chunk.clone(), tap, positions);
                 }
                 for (t, tile) in task.tiles.clone().enumerate() {
-                    let (block, tap) = (tile / self.taps.len(), tile % self.taps.len());
-                    let positions = &of_taps[tap];
-                    if positions.runs.is_empty() {
+                    let taken = self.left(cx, task.group, tile, &of_taps, &mut lines, &mut left);
+                    if taken == 0 {
                         continue;
                     }
-                    let from = &self.x[task.group * channels + block * EDGE..];
-                    self.pair(cx, from, positions, &mut left);
+                    let mut products = Vec::with_capacity(CHUNK_BLOCKS);
                     for (i, right) in right.chunks_exact(CHUNK_BLOCKS * BLOCK).enumerate() {
-                        let part = |blocks: &Range<usize>| blocks.start * BLOCK..blocks.end * BLOCK;
-                        let run = |i: usize| {
-                            let blocks = positions.runs.get(i).map_or(0..0, part);
-                            Run { left: &left[blocks.clone()], right: &right[blocks] }
+                        let run = |blocks: Range<usize>| {
+                            let at = blocks.start * BLOCK..blocks.end * BLOCK;
+                            Run { left: &left[at.clone()], right: &right[at] }
                         };
-                        let runs: [Run<'_>; CHUNK_BLOCKS] = std::array::from_fn(run);
-                        let runs = &runs[..positions.runs.len()];
+                        products.clear();
+                        products.extend(runs(taken).map(run));
                         let sums = &mut sums[(t * across + i) * (1 + self.slots) * BLOCK..][..BLOCK];
-                        add_product(cx, &mut session, Layout::Pairs, runs, !is_begun[t], sums);
+                        add_product(cx, &mut session, Layout::Pairs, &products, !is_begun[t], sums);
                     }
                     is_begun[t] = true;
                 }
@@ -172,12 +199,9 @@ impl Gradient<'_> {
         for tile in task.tiles.clone() {
             for column in task.columns.clone() {
                 let Some(sums) = sums.next() else { return };
-                let (block, tap) = (tile / self.taps.len(), tile % self.taps.len());
-                let first = block * EDGE;
-                let (rows, width) = (EDGE.min(channels - first), EDGE.min(columns - column * EDGE));
+                let (rows, width) = (self.rows(tile), EDGE.min(columns - column * EDGE));
                 for (node, sums) in nodes.iter().zip(sums[BLOCK..].as_chunks::<BLOCK>().0) {
-                    for (row, sums) in sums.as_chunks::<EDGE>().0.iter().enumerate().take(rows) {
-                        let row = tap * channels + first + row;
+                    for (row, sums) in rows.clone().zip(sums.as_chunks::<EDGE>().0) {
                         // SAFETY: each tile and column block is one task's, and names other elements than all others.
                         let to = unsafe { node.slice(row * c_out + task.group * columns + column * EDGE, width) };
                         to.copy_from_slice(&sums[..width]);
@@ -198,7 +222,7 @@ impl Gradient<'_> {
         for (i, row) in chunk.clone().enumerate() {
             to.at[self.place(i)] = row * self.shape.c_out;
         }
-        to.runs = vec![0..chunk.len().div_ceil(EDGE)];
+        to.blocks = (1 << chunk.len().div_ceil(EDGE)) - 1;
     }
 
     /// The pixels of x that the tap of each row reads.
@@ -206,7 +230,7 @@ impl Gradient<'_> {
         let shape = self.shape;
         let [out_h, out_w] = shape.out_size();
         to.at.fill(shape.x_len());
-        to.runs.clear();
+        to.blocks = 0;
         let first = chunk.start;
         for line in first / out_w..chunk.end.div_ceil(out_w) {
             let (image, y) = (line / out_h, line % out_h);
@@ -218,18 +242,47 @@ impl Gradient<'_> {
             for (x, at) in xs.clone().zip((start..).step_by(shape.stride[1] * shape.c)) {
                 to.at[self.place(line * out_w + x - first)] = at;
             }
-            let blocks = |x: usize| (line * out_w + x - first) / EDGE;
-            let taken = blocks(xs.start)..blocks(xs.end - 1) + 1;
-            match to.runs.last_mut() {
-                Some(last) if last.end >= taken.start => last.end = last.end.max(taken.end),
-                _ => to.runs.push(taken),
-            }
+            let block = |x: usize| (line * out_w + x - first) / EDGE;
+            to.blocks |= (2 << block(xs.end - 1)) - (1 << block(xs.start));
         }
+    }
+
+    /// The blocks of x for a tile, and which of them have a position that is real for any of its taps.
+    fn left(
+        &self,
+        cx: &Context<'_>,
+        group: usize,
+        tile: usize,
+        of_taps: &[Positions],
+        lines: &mut [u16],
+        to: &mut [u16],
+    ) -> Taken {
+        let [channels, _] = self.channels();
+        let rows = self.rows(tile);
+        let from = &self.x[group * channels..];
+        if !self.shares_tiles() {
+            let positions = &of_taps[rows.start / channels];
+            self.pair(cx, &from[rows.start % channels..], positions, to);
+            return positions.blocks;
+        }
+        let mut gathered = Positions { at: std::array::from_fn(|i| i * EDGE), blocks: 0 };
+        let mut row = rows.start;
+        while row < rows.end {
+            let (tap, channel) = (row / channels, row % channels);
+            let len = (channels - channel).min(rows.end - row);
+            gathered.blocks |= of_taps[tap].blocks;
+            for (at, line) in of_taps[tap].at.iter().zip(lines.chunks_exact_mut(EDGE)) {
+                line[row - rows.start..][..len].copy_from_slice(&from[at + channel..][..len]);
+            }
+            row += len;
+        }
+        self.pair(cx, lines, &gathered, to);
+        gathered.blocks
     }
 
     /// Blocks of 32 channels over the positions.
     fn pair(&self, cx: &Context<'_>, from: &[u16], positions: &Positions, to: &mut [u16]) {
-        for blocks in &positions.runs {
+        for blocks in runs(positions.blocks) {
             let to = to[blocks.start * BLOCK..blocks.end * BLOCK].as_chunks_mut::<BLOCK>().0;
             let at = positions.at.as_chunks::<EDGE>().0[blocks.clone()].iter();
             to.iter_mut().zip(at).for_each(|(to, at)| pair_lines(cx.isa, from, at, to));
