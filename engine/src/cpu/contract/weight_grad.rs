@@ -79,6 +79,14 @@ pub(super) struct Tap {
     pub(super) x: Range<usize>,
 }
 
+/// Slices, at least `least`, each of which is `times` tasks: few tasks are as many for each thread. More than that would
+/// read their operands more often.
+pub(super) fn even_slices(least: usize, times: usize, threads: usize) -> usize {
+    let tasks = least * times;
+    let tasks = if tasks < 4 * threads { tasks.next_multiple_of(threads) } else { tasks };
+    tasks.div_ceil(times)
+}
+
 /// The taps of a kernel, row by row.
 pub(super) fn taps(shape: &ConvShape) -> Vec<Tap> {
     let [kh, kw] = shape.kernel;
@@ -122,8 +130,7 @@ impl<'a, T: Real> Plan<'a, T> {
         let column_slices = panels.padded().div_ceil(BLOCK_COLUMNS);
         let per_group = taps.len() * per_tap;
         let small_enough = (taps.len() * channels * panels.padded()).div_ceil(BLOCK * column_slices);
-        let wanted = if cx.threads() == 1 { 1 } else { (2 * cx.threads()).div_ceil(shape.groups * column_slices) };
-        let slices = small_enough.max(wanted).min(per_group);
+        let slices = even_slices(small_enough, shape.groups * column_slices, cx.threads()).min(per_group);
         let row_slices = (0..shape.groups)
             .flat_map(|group| (0..slices).map(move |i| (group, i)))
             .map(|(group, i)| {

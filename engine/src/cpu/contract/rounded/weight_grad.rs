@@ -6,7 +6,7 @@
 
 use super::super::super::bf16::{BLOCK, EDGE, Layout, Pairs, Run, Unit, add_block, pair_lines};
 use super::super::conv::ConvShape;
-use super::super::weight_grad::{Step, Tap, steps, taps};
+use super::super::weight_grad::{Step, Tap, even_slices, steps, taps};
 use super::super::{Context, SharedMut};
 use super::correlation::add_product;
 use super::rounded;
@@ -123,10 +123,7 @@ impl Gradient<'_> {
         let column_slices = across.div_ceil(MOST_COLUMNS);
         let most_tiles = MOST_BLOCKS / MOST_COLUMNS.min(across);
         let others = self.shape.groups * column_slices;
-        let count = others * tiles.div_ceil(most_tiles);
-        // Few tasks are as many for each thread.
-        let count = if count < 4 * threads { count.next_multiple_of(threads) } else { count };
-        let tile_slices = count.div_ceil(others).min(tiles);
+        let tile_slices = even_slices(tiles.div_ceil(most_tiles), others, threads).min(tiles);
         let cut = |n: usize, i: usize, slices: usize| i * n / slices..(i + 1) * n / slices;
         (0..others * tile_slices)
             .map(|i| Task {
