@@ -129,6 +129,7 @@ fn pages_are_those_of_the_code() {
 fn unsafe_code_is_where_the_architecture_says() {
     let listed = [
         "engine/src/array.rs",
+        "engine/src/cpu/arena.rs",
         "engine/src/cpu/pages.rs",
         "engine/src/cpu/bf16/",
         "engine/src/cpu/contract/",

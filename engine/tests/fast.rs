@@ -2,7 +2,7 @@
 
 use selfsame_engine::cpu::CpuDevice;
 use selfsame_engine::ops::{self, Conv2d};
-use selfsame_engine::{Array, DType, Device, Numerics, Result, Rows};
+use selfsame_engine::{Array, DType, Device, ErrorKind, Numerics, Result, Rows};
 use selfsame_kernels::philox::{Key, Purpose};
 
 /// Numbers over [-2, 2), the same for the same `seed`.
@@ -127,4 +127,50 @@ fn numerics_of_one_device_leave_another_as_it_is() {
     assert_eq!((strict.numerics(), fast.numerics()), (Numerics::Strict, Numerics::Fast));
     assert_eq!(cpu.numerics(), Numerics::Strict);
     assert!(!strict.is(&fast));
+}
+
+/// Two roundings of operands to 8 bits.
+#[test]
+fn bf16_numerics_round_convolutions_and_linear_layers_alone() {
+    let of = |numerics| {
+        let device = &Device::open_with("cpu", CpuDevice::new(2).unwrap(), numerics).unwrap();
+        let (x, w) = (noise(&[3, 7, 6, 20], 1, device), noise(&[3, 3, 20, 24], 2, device));
+        let options = Conv2d { stride: [2, 1], padding: [1, 1], ..Conv2d::default() };
+        let y = ops::conv2d(&x, &w, &options).unwrap();
+        let dy = noise(y.shape(), 3, device);
+        let (rows, weight, drows) =
+            (noise(&[30, 40], 4, device), noise(&[40, 50], 5, device), noise(&[30, 50], 6, device));
+        let (conv_rows, linear_rows) = (Rows::of(dy.shape(), 0).unwrap(), Rows::of(rows.shape(), 0).unwrap());
+        let near = [
+            ops::conv2d_input_grad(&dy, &w, x.shape(), &options).unwrap(),
+            ops::conv2d_weight_grad(&x, &dy, w.shape(), &options, conv_rows).unwrap().total().unwrap(),
+            y,
+            ops::linear(&rows, &weight).unwrap(),
+            ops::linear_input_grad(&drows, &weight).unwrap(),
+            ops::linear_weight_grad(&rows, &drows, linear_rows).unwrap().total().unwrap(),
+        ];
+        let double = |x: &Array| ops::cast(x, DType::F64).unwrap();
+        let same = [
+            ops::matmul(&rows, &weight).unwrap(),
+            ops::cast(&ops::linear(&double(&rows), &double(&weight)).unwrap(), DType::F32).unwrap(),
+        ];
+        (near.map(|x| x.to_vec::<f32>().unwrap()), same.map(|x| x.to_vec::<f32>().unwrap()))
+    };
+    let ((near, same), (strict, strict_same)) = (of(Numerics::Bf16), of(Numerics::Strict));
+    assert_eq!(same, strict_same);
+    for (i, (rounded, strict)) in near.iter().zip(&strict).enumerate() {
+        let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0f32, |largest, v| largest.max(v.abs()));
+        let difference = largest(&mut rounded.iter().zip(strict).map(|(a, b)| a - b));
+        let size = largest(&mut strict.iter().copied());
+        assert!(1e-4 * size < difference && difference < 1e-2 * size, "result {i}: {difference} of {size}");
+    }
+}
+
+#[test]
+fn bf16_numerics_are_refused_where_kernels_run() {
+    for device in ["simt", "simt:unchecked", "cuda:0"] {
+        let error = Device::open_with(device, CpuDevice::new(1).unwrap(), Numerics::Bf16).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Numerics);
+        assert!(error.to_string().contains(&format!("bf16 on {device}")), "{error}");
+    }
 }

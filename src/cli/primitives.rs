@@ -30,9 +30,24 @@ const PRIMITIVES: &[Primitive] = &[
     }),
     ("conv2d_fast", |device| {
         // The same, in tiles that are cut at the borders.
-        let cpu = CpuDevice::with_isa(1, device.host().isa())?;
         let options = Conv2d { padding: [1, 1], ..Conv2d::default() };
-        convolved(&options, [32, 48], &Device::open_with("cpu", cpu, Numerics::Fast)?)
+        convolved(&options, [32, 48], &cpu_in(Numerics::Fast, device)?)
+    }),
+    ("conv2d_bf16", |device| {
+        // Blocks across taps, and taps that share one.
+        let (options, device) = (Conv2d { padding: [1, 1], ..Conv2d::default() }, &cpu_in(Numerics::Bf16, device)?);
+        Ok([convolved(&options, [36, 40], device)?, convolved(&options, [3, 32], device)?].concat())
+    }),
+    ("linear_bf16", |device| {
+        // Two chunks of the contraction, ragged blocks, two leaves.
+        let device = &cpu_in(Numerics::Bf16, device)?;
+        let (x, weight, dy) =
+            (normal(1, &[20, 600], device)?, normal(2, &[600, 70], device)?, normal(3, &[20, 70], device)?);
+        Ok(vec![
+            ops::linear(&x, &weight)?,
+            ops::linear_input_grad(&dy, &weight)?,
+            ops::linear_weight_grad(&x, &dy, Rows::of(x.shape(), 0)?)?.total()?,
+        ])
     }),
     ("sum_prod_cumsum", |device| {
         let x = normal(1, &[33, 700], device)?;
@@ -113,6 +128,11 @@ fn normal(seed: u64, shape: &[usize], device: &Device) -> Result<Array> {
 
 fn double(x: &Array) -> Result<Array> {
     ops::cast(x, DType::F64)
+}
+
+/// A CPU with the instruction set of `device`, in other numerics.
+fn cpu_in(numerics: Numerics, device: &Device) -> Result<Device> {
+    Device::open_with("cpu", CpuDevice::with_isa(1, device.host().isa())?, numerics)
 }
 
 /// The result and the gradients of a convolution of 20 images, 9 by 8, by 3 x 3 taps.

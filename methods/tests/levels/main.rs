@@ -4,8 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use selfsame_engine::cpu::CpuDevice;
 use selfsame_engine::op_log::{Fault, LogPlace};
-use selfsame_engine::{Device, ErrorKind};
+use selfsame_engine::{Device, ErrorKind, Numerics};
 use selfsame_methods::replay::{Execution, Recorded, Replay, Side, Verdict, locate, replay};
 use selfsame_methods::run::fingerprints::{self, Field};
 use selfsame_methods::run::{CreateMode, RunDir};
@@ -18,6 +19,16 @@ const EVERY_DAY: [&str; 3] = ["simclr", "byol", "swav"];
 
 /// Records a run of `spec` with `images` images in batches of `batch`, on two threads.
 fn record(spec: &'static MethodSpec, out: &Path, images: usize, batch: usize, more: &[&str]) -> Recorded {
+    record_in(Numerics::Strict, spec, out, [images, batch], more)
+}
+
+fn record_in(
+    numerics: Numerics,
+    spec: &'static MethodSpec,
+    out: &Path,
+    [images, batch]: [usize; 2],
+    more: &[&str],
+) -> Recorded {
     let mut config = settings::defaults(spec).unwrap();
     let data = [format!("data=scenes:train={images},test=16"), format!("batch={batch}")];
     for setting in data.iter().map(String::as_str).chain(SETTINGS) {
@@ -28,7 +39,7 @@ fn record(spec: &'static MethodSpec, out: &Path, images: usize, batch: usize, mo
     let request = Pretrain {
         spec,
         config,
-        device: Device::cpu_with(2).unwrap(),
+        device: Device::open_with("cpu", CpuDevice::new(2).unwrap(), numerics).unwrap(),
         ranks: 1,
         workers: 1,
         out: out.to_path_buf(),
@@ -52,25 +63,32 @@ fn methods_have_the_same_bits_at_every_level() {
     METHODS
         .iter()
         .filter(|spec| EVERY_DAY.contains(&spec.name))
-        .for_each(|spec| has_the_same_bits_at_every_level(spec));
+        .for_each(|spec| has_the_same_bits_at_every_level(spec, Numerics::Strict));
+}
+
+#[test]
+fn other_numerics_have_the_same_bits_at_every_level() {
+    [Numerics::Fast, Numerics::Bf16].into_iter().for_each(|numerics| {
+        has_the_same_bits_at_every_level(METHODS[0], numerics);
+    });
 }
 
 #[test]
 #[ignore = "minutes: all methods"]
 fn every_method_has_the_same_bits_at_every_level() {
-    METHODS.iter().for_each(|spec| has_the_same_bits_at_every_level(spec));
+    METHODS.iter().for_each(|spec| has_the_same_bits_at_every_level(spec, Numerics::Strict));
 }
 
 /// Levels 0 to 4 on the CPU, on a batch of four leaves.
-fn has_the_same_bits_at_every_level(spec: &'static MethodSpec) {
+fn has_the_same_bits_at_every_level(spec: &'static MethodSpec, numerics: Numerics) {
     let folder = tempfile::tempdir().unwrap();
-    let recorded = record(spec, &folder.path().join("run"), 64, 64, &["epochs=2"]);
+    let recorded = record_in(numerics, spec, &folder.path().join("run"), [64, 64], &["epochs=2"]);
     let mut seen = Vec::new();
     for level in recorded.levels(None).unwrap() {
         if level.execution.device.name() != "cpu" {
             continue;
         }
-        let case = format!("{} {}: {}", spec.name, level.name, level.what);
+        let case = format!("{} in {} numerics, {}: {}", spec.name, numerics.name(), level.name, level.what);
         let ranks = level.execution.ranks;
         // Both steps, also at the slow levels.
         let verdict = match replayed(&recorded, None, level.execution) {
