@@ -35,16 +35,25 @@ pub(crate) fn conv2d_weight_grad<T: Real>(
     dy: &[T],
     nodes: &mut [&mut [T]],
 ) {
-    let leaves = shape.n.div_ceil(LEAF);
-    let blocks = dyadic_blocks(first_leaf, leaves);
-    assert_eq!([x.len(), dy.len(), nodes.len()], [shape.x_len(), shape.y_len(), blocks.len()], "lengths");
-    assert!(nodes.iter().all(|node| node.len() == shape.weight_len()), "node lengths");
+    let leaves = expect_lengths(shape, first_leaf, [x, dy], nodes);
     if shape.weight_len() == 0 {
         return;
     }
     let plan = Plan::new(cx, shape, first_leaf, leaves);
     let nodes: Vec<SharedMut<T>> = nodes.iter_mut().map(|node| SharedMut::new(node)).collect();
     cx.run(plan.tasks(), |task| plan.run(cx, task, x, dy, &nodes));
+}
+
+/// The leaves of a micro-batch.
+///
+/// # Panics
+/// When the lengths of operands and nodes do not fit the shape.
+pub(super) fn expect_lengths<T>(shape: &ConvShape, first_leaf: usize, [x, dy]: [&[T]; 2], nodes: &[&mut [T]]) -> usize {
+    let leaves = shape.n.div_ceil(LEAF);
+    let blocks = dyadic_blocks(first_leaf, leaves);
+    assert_eq!([x.len(), dy.len(), nodes.len()], [shape.x_len(), shape.y_len(), blocks.len()], "lengths");
+    assert!(nodes.iter().all(|node| node.len() == shape.weight_len()), "node lengths");
+    leaves
 }
 
 /// Rows `first .. first + rows` of the (channels of one tap and group) x (output channels) part of the gradient.

@@ -158,41 +158,24 @@ proptest! {
     }
 }
 
+/// Images by 3 x 3 taps, the results of their size.
+fn of_one_size(n: usize, [h, w]: [usize; 2], [c, c_out]: [usize; 2]) -> ConvShape {
+    let (kernel, one) = ([3, 3], [1, 1]);
+    ConvShape { n, h, w, c, c_out, kernel, stride: one, padding: one, dilation: one, groups: 1 }
+}
+
 /// Several chunks of positions and blocks of columns; leaves of several chunks; more tiles than a task has.
 #[test]
 fn large_shapes_are_products_of_gathered_numbers() {
     for (n, size, channels) in [(2, 5, [128, 70]), (18, 12, [4, 40]), (1, 3, [160, 160])] {
-        let shape = ConvShape {
-            n,
-            h: size,
-            w: size,
-            c: channels[0],
-            c_out: channels[1],
-            kernel: [3, 3],
-            stride: [1, 1],
-            padding: [1, 1],
-            dilation: [1, 1],
-            groups: 1,
-        };
-        assert_sums(&shape, 11);
+        assert_sums(&of_one_size(n, [size; 2], channels), 11);
     }
 }
 
 /// Six leaves and a bit, in one micro-batch and in two.
 #[test]
 fn the_tree_of_a_weight_gradient_does_not_depend_on_the_cut() {
-    let images = |n| ConvShape {
-        n,
-        h: 5,
-        w: 7,
-        c: 16,
-        c_out: 16,
-        kernel: [3, 3],
-        stride: [1, 1],
-        padding: [1, 1],
-        dilation: [1, 1],
-        groups: 1,
-    };
+    let images = |n| of_one_size(n, [5, 7], [16; 2]);
     let (all, first) = (images(6 * LEAF + 3), images(4 * LEAF));
     let rest = images(all.n - first.n);
     let (x, dy) = (numbers(all.x_len(), 1), numbers(all.y_len(), 2));

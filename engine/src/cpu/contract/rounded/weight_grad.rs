@@ -4,14 +4,13 @@
 //! channels than that, all rows in their order, whatever their taps.
 #![allow(unsafe_code)]
 
-use super::super::super::bf16::{BLOCK, EDGE, Layout, Pairs, Run, Unit, add_block, pair_lines};
+use super::super::super::bf16::{BLOCK, EDGE, Layout, Pairs, Run, Session, Unit, add_block, pair_lines};
 use super::super::conv::ConvShape;
-use super::super::weight_grad::{Step, Tap, even_slices, steps, taps};
-use super::super::{Context, SharedMut};
+use super::super::weight_grad::{Step, Tap, even_slices, expect_lengths, steps, taps};
+use super::super::{Context, Lease, SharedMut};
 use super::correlation::add_product;
 use super::rounded;
 use crate::order::{CHUNK, LEAF};
-use crate::rows::dyadic_blocks;
 use std::ops::Range;
 
 /// Most blocks of columns of a task.
@@ -35,10 +34,7 @@ pub(crate) fn conv2d_weight_grad(
     dy: &[f32],
     nodes: &mut [&mut [f32]],
 ) {
-    let leaves = shape.n.div_ceil(LEAF);
-    let blocks = dyadic_blocks(first_leaf, leaves);
-    assert_eq!([x.len(), dy.len(), nodes.len()], [shape.x_len(), shape.y_len(), blocks.len()], "lengths");
-    assert!(nodes.iter().all(|node| node.len() == shape.weight_len()), "node lengths");
+    let leaves = expect_lengths(shape, first_leaf, [x, dy], nodes);
     if shape.weight_len() == 0 {
         return;
     }
@@ -78,6 +74,32 @@ struct Gradient<'a> {
 struct Positions {
     at: [usize; CHUNK],
     blocks: Taken,
+}
+
+/// What a task multiplies, for one chunk of rows.
+struct Operands<'a> {
+    session: Session,
+    /// Blocks of x for one tile, and those of dy for each column block.
+    left: Lease<'a, u16>,
+    right: Lease<'a, u16>,
+    /// What taps that share a tile have read.
+    lines: Lease<'a, u16>,
+    of_dy: Positions,
+    of_taps: Vec<Positions>,
+}
+
+impl<'a> Operands<'a> {
+    fn new(cx: &Context<'a>, gradient: &Gradient<'_>, across: usize) -> Operands<'a> {
+        let none = Positions { at: [0; CHUNK], blocks: 0 };
+        Operands {
+            session: gradient.unit.open(),
+            left: cx.scratch.lease(CHUNK_BLOCKS * BLOCK),
+            right: cx.scratch.lease(across * CHUNK_BLOCKS * BLOCK),
+            lines: cx.scratch.lease(CHUNK * EDGE),
+            of_dy: none.clone(),
+            of_taps: vec![none; gradient.taps.len()],
+        }
+    }
 }
 
 /// Some of the blocks of a chunk, a bit for each.
@@ -136,52 +158,21 @@ impl Gradient<'_> {
 
     /// One block of the gradient, of all nodes.
     fn run(&self, cx: &Context<'_>, task: &Task, nodes: &[SharedMut<f32>]) {
-        let ConvShape { n, c_out, .. } = *self.shape;
-        let [_, columns] = self.channels();
         let rows_per_image: usize = self.shape.out_size().iter().product();
         let across = task.columns.len();
-        let mut session = self.unit.open();
         // Of each tile and column block: the leaf's sum, then the nodes.
-        let mut sums = cx.scratch.lease::<f32>(task.tiles.len() * across * (1 + self.slots) * BLOCK);
-        let mut left = cx.scratch.lease::<u16>(CHUNK_BLOCKS * BLOCK);
-        let mut right = cx.scratch.lease::<u16>(across * CHUNK_BLOCKS * BLOCK);
-        let mut lines = cx.scratch.lease::<u16>(CHUNK * EDGE);
-        let none = || Positions { at: [0; CHUNK], blocks: 0 };
-        let (mut of_dy, mut of_taps) = (none(), vec![none(); self.taps.len()]);
+        let sums_len = (1 + self.slots) * BLOCK;
+        let mut sums = cx.scratch.lease::<f32>(task.tiles.len() * across * sums_len);
+        let mut operands = Operands::new(cx, self, across);
         let mut is_begun = vec![false; task.tiles.len()];
         for (leaf, step) in self.steps.iter().enumerate() {
             is_begun.fill(false);
-            let rows = leaf * LEAF * rows_per_image..n.min((leaf + 1) * LEAF) * rows_per_image;
+            let rows = leaf * LEAF * rows_per_image..self.shape.n.min((leaf + 1) * LEAF) * rows_per_image;
             for first in rows.clone().step_by(CHUNK) {
                 let chunk = first..rows.end.min(first + CHUNK);
-                self.find_all(chunk.clone(), &mut of_dy);
-                for (column, right) in task.columns.clone().zip(right.chunks_exact_mut(CHUNK_BLOCKS * BLOCK)) {
-                    let from = &self.dy[task.group * columns + column * EDGE..];
-                    self.pair(cx, from, &of_dy, right);
-                }
-                for (tap, positions) in self.taps.iter().zip(&mut of_taps) {
-                    self.find(chunk.clone(), tap, positions);
-                }
-                for (t, tile) in task.tiles.clone().enumerate() {
-                    let taken = self.left(cx, task.group, tile, &of_taps, &mut lines, &mut left);
-                    if taken == 0 {
-                        continue;
-                    }
-                    let mut products = Vec::with_capacity(CHUNK_BLOCKS);
-                    for (i, right) in right.chunks_exact(CHUNK_BLOCKS * BLOCK).enumerate() {
-                        let run = |blocks: Range<usize>| {
-                            let at = blocks.start * BLOCK..blocks.end * BLOCK;
-                            Run { left: &left[at.clone()], right: &right[at] }
-                        };
-                        products.clear();
-                        products.extend(runs(taken).map(run));
-                        let sums = &mut sums[(t * across + i) * (1 + self.slots) * BLOCK..][..BLOCK];
-                        add_product(cx, &mut session, Layout::Pairs, &products, !is_begun[t], sums);
-                    }
-                    is_begun[t] = true;
-                }
+                self.add_chunk(cx, task, chunk, &mut operands, &mut is_begun, &mut sums);
             }
-            for (i, sums) in sums.chunks_exact_mut((1 + self.slots) * BLOCK).enumerate() {
+            for (i, sums) in sums.chunks_exact_mut(sums_len).enumerate() {
                 let (sum, slots) = sums.split_at_mut(BLOCK);
                 if !is_begun[i / across] {
                     sum.fill(0.0);
@@ -192,19 +183,63 @@ impl Gradient<'_> {
                 slots[step.to * BLOCK..][..BLOCK].copy_from_slice(sum);
             }
         }
-        let mut sums = sums.chunks_exact((1 + self.slots) * BLOCK);
-        for tile in task.tiles.clone() {
-            for column in task.columns.clone() {
-                let Some(sums) = sums.next() else { return };
-                let (rows, width) = (self.rows(tile), EDGE.min(columns - column * EDGE));
-                for (node, sums) in nodes.iter().zip(sums[BLOCK..].as_chunks::<BLOCK>().0) {
-                    for (row, sums) in rows.clone().zip(sums.as_chunks::<EDGE>().0) {
-                        // SAFETY: each tile and column block is one task's, and names other elements than all others.
-                        let to = unsafe { node.slice(row * c_out + task.group * columns + column * EDGE, width) };
-                        to.copy_from_slice(&sums[..width]);
-                    }
-                }
+        for (i, sums) in sums.chunks_exact(sums_len).enumerate() {
+            let (tile, column) = (task.tiles.start + i / across, task.columns.start + i % across);
+            for (node, sums) in nodes.iter().zip(sums[BLOCK..].as_chunks::<BLOCK>().0) {
+                self.store(task.group, tile, column, sums, *node);
             }
+        }
+    }
+
+    /// Adds the products over one chunk of rows to the sums of their leaf, those of tiles not begun being taken for none.
+    fn add_chunk(
+        &self,
+        cx: &Context<'_>,
+        task: &Task,
+        chunk: Range<usize>,
+        operands: &mut Operands<'_>,
+        is_begun: &mut [bool],
+        sums: &mut [f32],
+    ) {
+        let Operands { session, left, right, lines, of_dy, of_taps } = operands;
+        self.find_all(chunk.clone(), of_dy);
+        for (column, right) in task.columns.clone().zip(right.chunks_exact_mut(CHUNK_BLOCKS * BLOCK)) {
+            let from = &self.dy[task.group * self.channels()[1] + column * EDGE..];
+            self.pair(cx, from, of_dy, right);
+        }
+        for (tap, positions) in self.taps.iter().zip(&mut *of_taps) {
+            self.find(chunk.clone(), tap, positions);
+        }
+        let tiles = task.tiles.clone().zip(is_begun);
+        let sums_of_tiles = sums.chunks_exact_mut(task.columns.len() * (1 + self.slots) * BLOCK);
+        for ((tile, is_begun), sums) in tiles.zip(sums_of_tiles) {
+            let taken = self.left(cx, task.group, tile, of_taps, lines, left);
+            if taken == 0 {
+                continue;
+            }
+            let mut products = Vec::with_capacity(CHUNK_BLOCKS);
+            let rights = right.chunks_exact(CHUNK_BLOCKS * BLOCK);
+            for (right, sums) in rights.zip(sums.chunks_exact_mut((1 + self.slots) * BLOCK)) {
+                let run = |blocks: Range<usize>| {
+                    let at = blocks.start * BLOCK..blocks.end * BLOCK;
+                    Run { left: &left[at.clone()], right: &right[at] }
+                };
+                products.clear();
+                products.extend(runs(taken).map(run));
+                add_product(cx, session, Layout::Pairs, &products, !*is_begun, &mut sums[..BLOCK]);
+            }
+            *is_begun = true;
+        }
+    }
+
+    /// Copies the sum of a tile and column block into its node's array.
+    fn store(&self, group: usize, tile: usize, column: usize, sums: &[f32; BLOCK], node: SharedMut<f32>) {
+        let columns = self.channels()[1];
+        let width = EDGE.min(columns - column * EDGE);
+        for (row, sums) in self.rows(tile).zip(sums.as_chunks::<EDGE>().0) {
+            let at = row * self.shape.c_out + group * columns + column * EDGE;
+            // SAFETY: each tile and column block is one task's, and names other elements than all others.
+            unsafe { node.slice(at, width) }.copy_from_slice(&sums[..width]);
         }
     }
 

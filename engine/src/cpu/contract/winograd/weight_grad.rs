@@ -9,7 +9,7 @@ use super::super::conv::ConvShape;
 use super::super::lanes::Real as _;
 use super::super::micro::{Kernels, Output};
 use super::super::pack::{Panel, Panels};
-use super::super::weight_grad::{Step, steps};
+use super::super::weight_grad::{Step, expect_lengths, steps};
 use super::super::{Context, SharedMut};
 use super::{COMPONENTS, Image, LANES, TAPS, Tiles, taps_of, transform_patch, transform_tile};
 use crate::order::LEAF;
@@ -49,9 +49,7 @@ pub(crate) fn conv2d_weight_grad(
     dy: &[f32],
     nodes: &mut [&mut [f32]],
 ) {
-    assert_eq!([x.len(), dy.len()], [shape.x_len(), shape.y_len()], "lengths");
-    assert!(nodes.iter().all(|node| node.len() == shape.weight_len()), "node lengths");
-    let (steps, slots) = steps(first_leaf, shape.n.div_ceil(LEAF));
+    let (steps, slots) = steps(first_leaf, expect_lengths(shape, first_leaf, [x, dy], nodes));
     let kernels = f32::kernels(cx.isa);
     let [inputs, outputs] = Image::both(shape);
     let tiles = Tiles::new(shape.n, outputs);
