@@ -106,18 +106,32 @@ pub(in crate::cpu) struct Packed<'a> {
 
 impl<'a> Packed<'a> {
     pub(in crate::cpu) fn new(cx: &Context<'a>, operand: &Operand<'_>, side: Side, pairs: Pairs) -> Packed<'a> {
-        let (down, across) = (operand.lines.div_ceil(EDGE), operand.positions.div_ceil(EDGE));
+        Packed::filled(cx, [operand.lines, operand.positions], side, pairs, |line, position, to| {
+            let lines = line..operand.lines.min(line + EDGE);
+            fill(operand, side, lines, position..operand.positions.min(position + EDGE), to);
+        })
+    }
+
+    /// From blocks whose pairs are neighbours, which `fill` writes by their first line and position.
+    pub(in crate::cpu) fn filled(
+        cx: &Context<'a>,
+        [lines, positions]: [usize; 2],
+        side: Side,
+        pairs: Pairs,
+        fill: impl Fn(usize, usize, &mut [u16]) + Sync,
+    ) -> Packed<'a> {
+        const PIECE: usize = 16;
+        let (down, across) = (lines.div_ceil(EDGE), positions.div_ceil(EDGE));
         let mut blocks = cx.scratch.lease(down * across * BLOCK);
         let to = SharedMut::new(&mut blocks);
-        cx.run(down, |i| {
-            // SAFETY: tasks have disjoint parts, and the lease outlives the run.
-            let to = unsafe { to.slice(i * across * BLOCK, across * BLOCK) };
-            let lines = i * EDGE..operand.lines.min((i + 1) * EDGE);
-            for (j, to) in to.chunks_exact_mut(BLOCK).enumerate() {
-                let positions = j * EDGE..operand.positions.min((j + 1) * EDGE);
-                fill(operand, side, lines.clone(), positions, to);
+        cx.run(down * across.div_ceil(PIECE), |task| {
+            let (line, first) = (task % down, task / down * PIECE);
+            for block in first..across.min(first + PIECE) {
+                // SAFETY: tasks have disjoint blocks, and the lease outlives the run.
+                let to = unsafe { to.slice((line * across + block) * BLOCK, BLOCK) };
+                fill(line * EDGE, block * EDGE, to);
+                pairs.arrange(cx.isa, side, to);
             }
-            pairs.arrange(cx.isa, side, to);
         });
         Packed { blocks, across }
     }

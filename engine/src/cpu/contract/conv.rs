@@ -235,7 +235,7 @@ fn axis_classes(size: usize, taps: usize, source: impl Fn(usize, usize) -> Optio
 
 /// `len` elements at `delta` from the row's source pixel become positions `at ..` of the chunk.
 #[derive(Clone, Copy)]
-pub(super) struct Copy {
+pub(super) struct Move {
     pub(super) delta: isize,
     pub(super) at: usize,
     pub(super) len: usize,
@@ -247,7 +247,7 @@ pub(super) struct Pixels<'a> {
     /// By class: vertical and horizontal coordinates.
     axes: Vec<[&'a AxisClass; 2]>,
     /// By class, then by chunk.
-    pub(super) copies: Vec<Vec<Vec<Copy>>>,
+    pub(super) copies: Vec<Vec<Vec<Move>>>,
     /// As in [`Gathering`].
     image: [[usize; 3]; 2],
 }
@@ -318,7 +318,7 @@ impl<'a> Pixels<'a> {
 }
 
 /// Adds the copies of one tap, cut at the chunks, and joined to the last where source and position go on.
-fn push_copies(copies: &mut [Vec<Copy>], position: usize, depth: usize, delta: isize) {
+fn push_copies(copies: &mut [Vec<Move>], position: usize, depth: usize, delta: isize) {
     let mut done = 0;
     while done < depth {
         let at = (position + done) % CHUNK;
@@ -327,14 +327,14 @@ fn push_copies(copies: &mut [Vec<Copy>], position: usize, depth: usize, delta: i
         let chunk = &mut copies[(position + done) / CHUNK];
         match chunk.last_mut() {
             Some(last) if last.at + last.len == at && last.delta + last.len.cast_signed() == delta => last.len += len,
-            _ => chunk.push(Copy { delta, at, len }),
+            _ => chunk.push(Move { delta, at, len }),
         }
         done += len;
     }
 }
 
 /// The positions that the copies fill.
-fn runs(copies: &[Copy]) -> Vec<Run> {
+fn runs(copies: &[Move]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for copy in copies {
         match runs.last_mut() {
@@ -361,7 +361,7 @@ impl<T: Real> Source<T> for PixelRows<'_, T> {
         let copies = &self.pixels.copies[class][chunk];
         self.pixels.for_each_source(class, first, rows, |row, start| {
             let to = &mut to[row * A_STRIDE..][..CHUNK];
-            for &Copy { delta, at, len } in copies {
+            for &Move { delta, at, len } in copies {
                 to[at..at + len].copy_from_slice(&self.from[start.wrapping_add_signed(delta)..][..len]);
             }
         });

@@ -2,21 +2,17 @@
 #![allow(unsafe_code)]
 
 use super::super::super::bf16::{
-    BLOCK, EDGE, Layout, Pairs, Run, Session, Side, Unit, add_block, pair_columns, pair_rows,
+    BLOCK, EDGE, Layout, Packed, Pairs, Run, Session, Side, Unit, add_block, pair_columns, pair_rows,
 };
-use super::super::conv::{ConvShape, Copy as Move, Gathering, Pixels};
+use super::super::conv::{ConvShape, Gathering, Move, Pixels};
 use super::super::pack::Operand;
-use super::super::{Context, Lease, SharedMut};
-use super::{round, rounded};
-use crate::order::CHUNK;
+use super::super::{Context, SharedMut};
+use super::{CHUNK_BLOCKS, round, rounded};
 use selfsame_kernels::stamp;
 use std::ops::Range;
 
 /// Blocks of rows of a task: so many times its blocks of the weight serve while they are in a cache.
 const ROW_BLOCKS: usize = 4;
-
-/// Blocks of positions in a chunk.
-const CHUNK_BLOCKS: usize = CHUNK / EDGE;
 
 /// y = x * weight.
 ///
@@ -52,38 +48,13 @@ fn correlate(cx: &Context<'_>, gathering: &Gathering, from: &[f32], weight: &[f3
     let tasks = correlation.tasks(cx.threads());
     for group in 0..gathering.groups {
         let [first_from, first_to] = gathering.first_channels(group);
-        let weight = Weight::new(cx, &gathering.weight(weight, group), unit.pairs());
+        let operand = gathering.weight(weight, group);
+        let size = [operand.n, operand.k];
+        let weight = Packed::filled(cx, size, Side::Right, unit.pairs(), |column, position, to| {
+            fill(cx, &operand, column, position, to);
+        });
         let to = SharedMut::new(to);
         cx.run(tasks.len(), |task| correlation.run(cx, &tasks[task], &from[first_from..], &weight, (to, first_to)));
-    }
-}
-
-/// A weight as right operand: `[columns / 32][positions / 32]` blocks.
-struct Weight<'a> {
-    blocks: Lease<'a, u16>,
-    across: usize,
-}
-
-impl<'a> Weight<'a> {
-    fn new(cx: &Context<'a>, operand: &Operand<'_, f32>, pairs: Pairs) -> Weight<'a> {
-        let (down, across) = (operand.n.div_ceil(EDGE), operand.k.div_ceil(EDGE));
-        let mut blocks = cx.scratch.lease(down * across * BLOCK);
-        let to = SharedMut::new(&mut blocks);
-        cx.run(down * across.div_ceil(CHUNK_BLOCKS), |task| {
-            let (column, first) = (task % down, task / down * CHUNK_BLOCKS);
-            for block in first..across.min(first + CHUNK_BLOCKS) {
-                // SAFETY: tasks have disjoint blocks, and the lease outlives the run.
-                let to = unsafe { to.slice((column * across + block) * BLOCK, BLOCK) };
-                fill(cx, operand, column * EDGE, block * EDGE, to);
-                pairs.arrange(cx.isa, Side::Right, to);
-            }
-        });
-        Weight { blocks, across }
-    }
-
-    /// The blocks of column block `column`, of some blocks of positions.
-    fn blocks(&self, column: usize, positions: Range<usize>) -> &[u16] {
-        &self.blocks[(column * self.across + positions.start) * BLOCK..][..positions.len() * BLOCK]
     }
 }
 
@@ -152,7 +123,7 @@ impl Chunk {
     }
 
     /// Operands of the product with the columns of block `column`.
-    fn runs<'b>(&'b self, left: &'b [u16], weight: &'b Weight<'_>, column: usize) -> impl Iterator<Item = Run<'b>> {
+    fn runs<'b>(&'b self, left: &'b [u16], weight: &'b Packed<'_>, column: usize) -> impl Iterator<Item = Run<'b>> {
         let mut rest = left;
         self.runs.iter().map(move |blocks| {
             let (left, after) = rest.split_at(blocks.len() * BLOCK);
@@ -196,7 +167,7 @@ impl Correlation<'_> {
         cx: &Context<'_>,
         task: &Task,
         from: &[u16],
-        weight: &Weight<'_>,
+        weight: &Packed<'_>,
         (to, first): (SharedMut<f32>, usize),
     ) {
         let Task { class, ref rows } = *task;

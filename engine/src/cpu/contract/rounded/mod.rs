@@ -23,10 +23,14 @@ mod tests;
 pub(crate) use correlation::{conv2d, conv2d_input_grad};
 pub(crate) use weight_grad::conv2d_weight_grad;
 
-use super::super::bf16::{Pairs, flushed};
+use super::super::bf16::{EDGE, Pairs, flushed};
 use super::{Context, Lease, SharedMut};
+use crate::order::CHUNK;
 use selfsame_kernels::half_precision::bf16_bits_of_f32;
 use selfsame_kernels::stamp;
+
+/// Blocks of positions in a chunk.
+const CHUNK_BLOCKS: usize = CHUNK / EDGE;
 
 /// Elements that a task rounds.
 const PIECE: usize = 1 << 16;

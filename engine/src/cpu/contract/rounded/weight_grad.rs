@@ -9,7 +9,7 @@ use super::super::conv::ConvShape;
 use super::super::weight_grad::{Step, Tap, even_slices, expect_lengths, steps, taps};
 use super::super::{Context, Lease, SharedMut};
 use super::correlation::add_product;
-use super::rounded;
+use super::{CHUNK_BLOCKS, rounded};
 use crate::order::{CHUNK, LEAF};
 use std::ops::Range;
 
@@ -18,9 +18,6 @@ const MOST_COLUMNS: usize = 4;
 
 /// Most blocks of sums of a task, a chunk's and one for each level of the tree: 256 KiB a level.
 const MOST_BLOCKS: usize = 64;
-
-/// Blocks of positions in a chunk.
-const CHUNK_BLOCKS: usize = CHUNK / EDGE;
 
 /// The gradient `[kh, kw, c / groups, c_out]`, as [`conv2d_weight_grad`](super::super::conv2d_weight_grad) has it.
 ///
