@@ -40,11 +40,13 @@ impl Device {
         if name == "cpu" {
             return cpu.in_numerics(numerics).map(Device::Cpu);
         }
-        numerics.expect_kernels(name)?;
+        let is_cuda = name == "cuda" || name.starts_with("cuda:");
         match name {
+            "simt" | "simt:unchecked" if numerics == Numerics::Bf16 => Err(no_kernels(name)),
+            _ if is_cuda && numerics == Numerics::Bf16 => Err(no_kernels(name)),
             "simt" => Ok(simt(Options { count: false, ..Options::checked() }, cpu, numerics)),
             "simt:unchecked" => Ok(simt(Options::unchecked(cpu.workers().threads()), cpu, numerics)),
-            _ if name == "cuda" || name.starts_with("cuda:") => cuda(name, cpu, numerics),
+            _ if is_cuda => cuda(name, cpu, numerics),
             _ => {
                 let error = Error::new(ErrorKind::Device, "device", format!("'{name}'")).expected(NAMES.join(" or "));
                 Err(match nearest(name, NAMES) {
@@ -170,6 +172,13 @@ impl Device {
             _ => false,
         }
     }
+}
+
+/// Why bf16 numerics are refused on a device that is not the CPU.
+fn no_kernels(name: &str) -> Error {
+    Error::new(ErrorKind::Numerics, "numerics", format!("bf16 on {name}"))
+        .expected("strict or fast")
+        .hint("bf16 numerics are the CPU's: there are no kernels in that order")
 }
 
 fn simt(options: Options, cpu: CpuDevice, numerics: Numerics) -> Device {

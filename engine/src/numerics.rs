@@ -41,19 +41,6 @@ impl Numerics {
             })
     }
 
-    /// Refuses bf16 on the device of that name, which is not the CPU.
-    ///
-    /// # Errors
-    /// `Numerics`, with the reason.
-    pub(crate) fn expect_kernels(self, device: &str) -> Result<()> {
-        if self != Numerics::Bf16 {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Numerics, "numerics", format!("bf16 on {device}"))
-            .expected("strict or fast")
-            .hint("bf16 numerics are the CPU's: there are no kernels in that order"))
-    }
-
     /// What a device of that name computes with unless told otherwise: a GPU fast, everything else strict.
     pub fn default_of(device: &str) -> Numerics {
         if device.starts_with("cuda") { Numerics::Fast } else { Numerics::Strict }

@@ -173,4 +173,6 @@ fn bf16_numerics_are_refused_where_kernels_run() {
         assert_eq!(error.kind(), ErrorKind::Numerics);
         assert!(error.to_string().contains(&format!("bf16 on {device}")), "{error}");
     }
+    let unknown = Device::open_with("cup", CpuDevice::new(1).unwrap(), Numerics::Bf16).unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Device);
 }
