@@ -183,7 +183,8 @@ def main():
     parser.add_argument("--sections", nargs="+", default=["gemm", "conv", "loss", "step"])
     parser.add_argument("--threads", nargs="+", type=int, default=[2, 1])
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES)
-    parser.add_argument("--numerics", choices=["strict", "fast", "bf16"], default="strict", help="those of selfsame; with bf16 PyTorch, too, computes in it")
+    numerics = "those of selfsame; with bf16 PyTorch computes in it, too"
+    parser.add_argument("--numerics", choices=["strict", "fast", "bf16"], default="strict", help=numerics)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--under", type=shlex.split, default=[], help="run each side under this, as in 'taskset -c 0,1'")

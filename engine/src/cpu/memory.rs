@@ -152,7 +152,7 @@ impl MemoryPool {
         self.state().ledger.end_log()
     }
 
-    /// Refuses to hold more than `bytes`; `None` lifts the limit.
+    /// Refuses to let arrays hold more than `bytes`; `None` lifts the limit.
     pub fn set_limit(&self, bytes: Option<usize>) {
         self.state().limit = bytes;
     }
