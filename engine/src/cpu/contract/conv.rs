@@ -5,9 +5,10 @@
 //! distances from one source pixel, taps outside the image are no part of it, and cost nothing.
 #![allow(unsafe_code)]
 
-use super::driver::{Class, Source, contract};
+use super::driver::contract;
 use super::lanes::Real;
-use super::micro::{A_STRIDE, MAX_ROWS, Run};
+use super::left::{Class, Source};
+use super::micro::{A_STRIDE, Piece};
 use super::pack::{Operand, Packed};
 use super::{Context, SharedMut};
 use crate::order::CHUNK;
@@ -233,21 +234,11 @@ fn axis_classes(size: usize, taps: usize, source: impl Fn(usize, usize) -> Optio
     classes
 }
 
-/// `len` elements at `delta` from the row's source pixel become positions `at ..` of the chunk.
-#[derive(Clone, Copy)]
-pub(super) struct Move {
-    pub(super) delta: isize,
-    pub(super) at: usize,
-    pub(super) len: usize,
-}
-
 /// The rows of a convolution: all pixels of one side, by class, with what each gathers from the other side.
 pub(super) struct Pixels<'a> {
     pub(super) classes: Vec<Class>,
     /// By class: vertical and horizontal coordinates.
     axes: Vec<[&'a AxisClass; 2]>,
-    /// By class, then by chunk.
-    pub(super) copies: Vec<Vec<Vec<Move>>>,
     /// As in [`Gathering`].
     image: [[usize; 3]; 2],
 }
@@ -256,23 +247,21 @@ impl<'a> Pixels<'a> {
     pub(super) fn new(gathering: &'a Gathering) -> Pixels<'a> {
         let Gathering { images, kernel, axes, image, .. } = gathering;
         let depth = gathering.channels()[0];
-        let mut pixels = Pixels { classes: Vec::new(), axes: Vec::new(), copies: Vec::new(), image: *image };
+        let mut pixels = Pixels { classes: Vec::new(), axes: Vec::new(), image: *image };
         let [_, width, channels] = image[0].map(usize::cast_signed);
         let chunks = gathering.positions().div_ceil(CHUNK);
         for y in &axes[0] {
             for x in &axes[1] {
-                let mut copies = vec![Vec::new(); chunks];
+                let mut pieces = vec![Vec::new(); chunks];
                 for (ky, dy) in y.taps.iter().zip(&y.deltas) {
                     for (kx, dx) in x.taps.iter().zip(&x.deltas) {
                         let position = (ky * kernel[1] + kx) * depth;
-                        push_copies(&mut copies, position, depth, (dy * width + dx) * channels);
+                        push_pieces(&mut pieces, position, depth, (dy * width + dx) * channels);
                     }
                 }
-                let runs = copies.iter().map(|copies| runs(copies)).collect();
                 let rows = images * y.coordinates.len() * x.coordinates.len();
-                pixels.classes.push(Class { rows, runs });
+                pixels.classes.push(Class { rows, pieces });
                 pixels.axes.push([y, x]);
-                pixels.copies.push(copies);
             }
         }
         pixels
@@ -317,32 +306,20 @@ impl<'a> Pixels<'a> {
     }
 }
 
-/// Adds the copies of one tap, cut at the chunks, and joined to the last where source and position go on.
-fn push_copies(copies: &mut [Vec<Move>], position: usize, depth: usize, delta: isize) {
+/// Adds the pieces of one tap, cut at the chunks, and joined to the last where source and position go on.
+fn push_pieces(pieces: &mut [Vec<Piece>], position: usize, depth: usize, delta: isize) {
     let mut done = 0;
     while done < depth {
         let at = (position + done) % CHUNK;
         let len = (CHUNK - at).min(depth - done);
         let delta = delta + done.cast_signed();
-        let chunk = &mut copies[(position + done) / CHUNK];
+        let chunk = &mut pieces[(position + done) / CHUNK];
         match chunk.last_mut() {
             Some(last) if last.at + last.len == at && last.delta + last.len.cast_signed() == delta => last.len += len,
-            _ => chunk.push(Move { delta, at, len }),
+            _ => chunk.push(Piece { delta, at, len }),
         }
         done += len;
     }
-}
-
-/// The positions that the copies fill.
-fn runs(copies: &[Move]) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
-    for copy in copies {
-        match runs.last_mut() {
-            Some(last) if last.start + last.len == copy.at => last.len += copy.len,
-            _ => runs.push(Run { start: copy.at, len: copy.len }),
-        }
-    }
-    runs
 }
 
 /// [`Pixels`] with the memory of the side that is read.
@@ -357,18 +334,28 @@ impl<T: Real> Source<T> for PixelRows<'_, T> {
         &self.pixels.classes
     }
 
+    fn pitch(&self) -> Option<usize> {
+        Some(self.pixels.image[0][2])
+    }
+
+    fn starts(&self, class: usize, first: usize, to: &mut [*const T]) {
+        self.pixels.for_each_source(class, first, to.len(), |row, start| {
+            to[row] = self.from[start..].as_ptr();
+        });
+    }
+
     fn load(&self, class: usize, first: usize, rows: usize, chunk: usize, to: &mut [T]) {
-        let copies = &self.pixels.copies[class][chunk];
+        let pieces = &self.pixels.classes[class].pieces[chunk];
         self.pixels.for_each_source(class, first, rows, |row, start| {
             let to = &mut to[row * A_STRIDE..][..CHUNK];
-            for &Move { delta, at, len } in copies {
+            for &Piece { delta, at, len } in pieces {
                 to[at..at + len].copy_from_slice(&self.from[start.wrapping_add_signed(delta)..][..len]);
             }
         });
     }
 
-    fn outputs(&self, class: usize, first: usize, rows: usize, to: &mut [usize; MAX_ROWS]) {
-        self.pixels.outputs(class, first, &mut to[..rows]);
-        to[..rows].iter_mut().for_each(|to| *to += self.first_channel);
+    fn outputs(&self, class: usize, first: usize, to: &mut [usize]) {
+        self.pixels.outputs(class, first, to);
+        to.iter_mut().for_each(|to| *to += self.first_channel);
     }
 }

@@ -1,51 +1,18 @@
 //! The loop around the row micro-kernel, shared by matrix products and convolutions.
 //!
 //! A task is a slice of row tiles. Its loops, from the outside: blocks of columns (a chunk of one stays in the
-//! second-level cache), chunks of k, tiles of A (copied once, they stay in the first-level cache), panels of B.
+//! second-level cache), chunks of k, tiles of A (which stay in the first-level cache), panels of B.
 #![allow(unsafe_code)]
 
 use super::lanes::Real;
-use super::micro::{A_STRIDE, MAX_ROWS, Output, Run};
+use super::left::{Class, Left, Source, Tile};
+use super::micro::{A_STRIDE, MAX_ROWS, Output};
 use super::pack::Packed;
 use super::{Context, SharedMut};
 use crate::order::CHUNK;
 
 /// Columns of B that are worked on together: with [`CHUNK`] rows of f32, 1 MiB.
 const COLUMN_BLOCK: usize = (1 << 18) / CHUNK;
-
-/// Rows with the same taps: which positions of each chunk take part in their sums.
-pub(super) struct Class {
-    pub(super) rows: usize,
-    /// By chunk. Empty where no position takes part.
-    pub(super) runs: Vec<Vec<Run>>,
-}
-
-impl Class {
-    /// Positions that take part.
-    fn depth(&self) -> usize {
-        self.runs.iter().flatten().map(|run| run.len).sum()
-    }
-}
-
-/// A left operand whose rows can be copied tile by tile.
-pub(super) trait Source<T>: Sync {
-    fn classes(&self) -> &[Class];
-
-    /// Copies, for rows `first .. first + rows` of the class, the positions of the chunk that take part:
-    /// position k of row m goes to `to[m * A_STRIDE + k]`.
-    fn load(&self, class: usize, first: usize, rows: usize, chunk: usize, to: &mut [T]);
-
-    /// Where the rows' outputs start, in elements from the start of C.
-    fn outputs(&self, class: usize, first: usize, rows: usize, to: &mut [usize; MAX_ROWS]);
-}
-
-/// `rows` rows of a class from `first`, one tile of A.
-#[derive(Clone, Copy)]
-struct Tile {
-    class: usize,
-    first: usize,
-    rows: usize,
-}
 
 /// Cuts every class into tiles of nearly equal height.
 fn tiles(classes: &[Class], max_rows: usize) -> Vec<Tile> {
@@ -110,8 +77,9 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
     };
     let row_slices = slices(&tiles, classes, row_slices);
     let first_chunks: Vec<Option<usize>> =
-        classes.iter().map(|class| class.runs.iter().position(|runs| !runs.is_empty())).collect();
+        classes.iter().map(|class| class.pieces.iter().position(|pieces| !pieces.is_empty())).collect();
     let block = COLUMN_BLOCK / kernels.max_columns();
+    let left = Left::new(source, panels.count());
 
     cx.run(row_slices.len() * column_slices, |task| {
         let tiles = &tiles[row_slices[task / column_slices].clone()];
@@ -125,7 +93,7 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
         for block_start in panel_range.clone().step_by(block) {
             let block_end = panel_range.end.min(block_start + block);
             for tile in tiles.iter().filter(|tile| first_chunks[tile.class].is_none()) {
-                source.outputs(tile.class, tile.first, tile.rows, &mut offsets);
+                source.outputs(tile.class, tile.first, &mut offsets[..tile.rows]);
                 for panel in (block_start..block_end).map(|i| panels.get(i)) {
                     for row in &offsets[..tile.rows] {
                         // SAFETY: the caller promises distinct rows inside C; tasks have distinct tiles and panels.
@@ -133,17 +101,17 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
                     }
                 }
             }
-            let chunks = classes.iter().map(|class| class.runs.len()).max().unwrap_or(0);
+            let chunks = classes.iter().map(|class| class.pieces.len()).max().unwrap_or(0);
             for chunk in 0..chunks {
                 let b = b.block(chunk, block_start..block_end, &mut b_scratch);
-                for &Tile { class, first, rows } in tiles {
-                    let runs = &classes[class].runs[chunk];
-                    if runs.is_empty() {
+                for (i, &tile) in tiles.iter().enumerate() {
+                    let Tile { class, first, rows } = tile;
+                    if classes[class].pieces[chunk].is_empty() {
                         continue;
                     }
                     let is_first = first_chunks[class] == Some(chunk);
-                    source.load(class, first, rows, chunk, &mut a);
-                    source.outputs(class, first, rows, &mut offsets);
+                    source.outputs(class, first, &mut offsets[..rows]);
+                    let (a, pieces) = left.rows(tile, chunk, tiles.get(i + 1), &mut a);
                     for panel in (block_start..block_end).map(|i| panels.get(i)) {
                         let kernel = kernels.rows[rows - 1][panel.vectors - 1];
                         let packed = b.panel(panel);
@@ -152,9 +120,9 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
                             let to = c.at(panel.first);
                             let before = [to.cast_const()];
                             let add = if is_first { &[] } else { &before[..] };
-                            // SAFETY: `cx.isa` is present; the tile of A is [MAX_ROWS][A_STRIDE] and the runs lie in
+                            // SAFETY: `cx.isa` is present; A's rows have all elements of the pieces, which lie in
                             // a chunk; the panel has a row per position; the caller promises the rows of C.
-                            unsafe { kernel(a.as_ptr(), packed.as_ptr(), runs, &Output { add, to, rows: &offsets }) };
+                            unsafe { kernel(&a, packed.as_ptr(), pieces, &Output { add, to, rows: &offsets }) };
                         } else {
                             for m in 0..rows {
                                 ragged_offsets[m] = m * width;
@@ -169,7 +137,7 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
                             let add = if is_first { &[] } else { &before[..] };
                             let out = Output { add, to, rows: &ragged_offsets };
                             // SAFETY: as above, with a whole tile of scratch for the output.
-                            unsafe { kernel(a.as_ptr(), packed.as_ptr(), runs, &out) };
+                            unsafe { kernel(&a, packed.as_ptr(), pieces, &out) };
                             for m in 0..rows {
                                 // SAFETY: as above.
                                 let c = unsafe { c.slice(offsets[m] + panel.first, panel.columns) };

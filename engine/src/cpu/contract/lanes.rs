@@ -30,6 +30,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn add(self, b: Self) -> Self;
     /// Asks for the cache line at `at`; the address need not be valid.
     unsafe fn prefetch(at: *const Self::Elem);
+    /// The same, but no nearer than the second-level cache.
+    unsafe fn prefetch_far(at: *const Self::Elem);
 }
 
 /// Lanes in plain Rust. AArch64 compiles them to NEON, which is part of its baseline.
@@ -70,6 +72,8 @@ macro_rules! plain_lanes {
             }
             #[inline(always)]
             unsafe fn prefetch(_: *const $elem) {}
+            #[inline(always)]
+            unsafe fn prefetch_far(_: *const $elem) {}
         }
     };
 }
@@ -116,6 +120,11 @@ mod x86 {
                 unsafe fn add(self, b: Self) -> Self {
                     // SAFETY: the caller runs on a machine with this instruction set.
                     unsafe { $add(self, b) }
+                }
+                #[inline(always)]
+                unsafe fn prefetch_far(at: *const $elem) {
+                    // SAFETY: a prefetch does not fault, whatever the address.
+                    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
                 }
                 #[inline(always)]
                 unsafe fn prefetch(at: *const $elem) {

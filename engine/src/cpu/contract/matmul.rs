@@ -1,9 +1,10 @@
 //! Matrix products.
 #![allow(unsafe_code)]
 
-use super::driver::{Class, Source, contract};
+use super::driver::contract;
 use super::lanes::Real;
-use super::micro::{A_STRIDE, MAX_ROWS, Run};
+use super::left::{Class, Source};
+use super::micro::{A_STRIDE, Piece};
 use super::pack::{Operand, Packed, transpose};
 use super::{Context, SharedMut};
 use crate::order::CHUNK;
@@ -83,8 +84,12 @@ fn product<T: Real>(cx: &Context<'_>, a: &Matrix<'_, T>, b: &Matrix<'_, T>, c: S
     // Tasks that share no columns copy every row of A each, which only many columns make up for.
     let on_demand = a.rows >= ROWS_ON_DEMAND && b.cols >= COLUMNS_ON_DEMAND * cx.threads();
     let packed = if on_demand { Packed::on_demand(cx, &operand) } else { Packed::ahead(cx, &operand) };
-    let runs = (0..k.div_ceil(CHUNK)).map(|i| vec![Run { start: 0, len: CHUNK.min(k - i * CHUNK) }]).collect();
-    let source = MatrixRows { a: *a, n: b.cols, class: [Class { rows: a.rows, runs }] };
+    let pieces = (0..k.div_ceil(CHUNK))
+        .map(|i| {
+            vec![Piece { delta: (i * CHUNK * a.col_stride).cast_signed(), ..Piece::whole(CHUNK.min(k - i * CHUNK)) }]
+        })
+        .collect();
+    let source = MatrixRows { a: *a, n: b.cols, class: [Class { rows: a.rows, pieces }] };
     // SAFETY: row i of C starts at i * n, and C has m * n elements.
     unsafe { contract(cx, &source, &packed, c) }
 }
@@ -101,6 +106,16 @@ impl<T: Real> Source<T> for MatrixRows<'_, T> {
         &self.class
     }
 
+    fn pitch(&self) -> Option<usize> {
+        (self.a.col_stride == 1).then_some(self.a.row_stride)
+    }
+
+    fn starts(&self, _: usize, first: usize, to: &mut [*const T]) {
+        for (m, to) in to.iter_mut().enumerate() {
+            *to = self.a.data[(first + m) * self.a.row_stride..].as_ptr();
+        }
+    }
+
     fn load(&self, _: usize, first: usize, rows: usize, chunk: usize, to: &mut [T]) {
         let Matrix { data, cols, row_stride, col_stride, .. } = self.a;
         let k = chunk * CHUNK;
@@ -115,8 +130,8 @@ impl<T: Real> Source<T> for MatrixRows<'_, T> {
         }
     }
 
-    fn outputs(&self, _: usize, first: usize, rows: usize, to: &mut [usize; MAX_ROWS]) {
-        for (m, to) in to[..rows].iter_mut().enumerate() {
+    fn outputs(&self, _: usize, first: usize, to: &mut [usize]) {
+        for (m, to) in to.iter_mut().enumerate() {
             *to = (first + m) * self.n;
         }
     }

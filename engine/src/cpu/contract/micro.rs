@@ -20,15 +20,46 @@ use selfsame_kernels::isa::Level;
 /// Most rows of any tile.
 pub(in crate::cpu) const MAX_ROWS: usize = 14;
 
-/// Distance between the rows of a tile of A, in elements. Constant, so that the kernels address all rows from one
-/// register; no multiple of a cache line, so that the rows do not all enter a new line at the same position.
+/// Distance between the rows of a copied tile of A, in elements: no multiple of a cache line, so that the rows do not all enter a new line at the same position.
 pub(in crate::cpu) const A_STRIDE: usize = CHUNK + 21;
 
-/// Positions `start .. start + len` of a chunk that take part.
+/// Positions `at .. at + len` of a chunk that take part, which are the `len` elements at `delta` from where a row of the
+/// left operand starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cpu) struct Run {
-    pub(in crate::cpu) start: usize,
+pub(in crate::cpu) struct Piece {
+    pub(in crate::cpu) delta: isize,
+    pub(in crate::cpu) at: usize,
     pub(in crate::cpu) len: usize,
+}
+
+impl Piece {
+    /// The first `len` positions, of rows that hold a chunk.
+    pub(in crate::cpu) fn whole(len: usize) -> Piece {
+        Piece { delta: 0, at: 0, len }
+    }
+}
+
+/// Positions that share a cache line of f32.
+const LINE: usize = 16;
+
+/// The rows of a tile of A.
+pub(in crate::cpu) struct Rows<T> {
+    starts: [*const T; MAX_ROWS],
+    /// Where the rows start that are asked for meanwhile, a line of one at each position.
+    next: [*const T; LINE],
+}
+
+impl<T> Rows<T> {
+    /// Rows anywhere in memory.
+    pub(in crate::cpu) fn new(starts: &[*const T; MAX_ROWS], next: &[*const T; MAX_ROWS]) -> Rows<T> {
+        Rows { starts: *starts, next: std::array::from_fn(|i| next[i % MAX_ROWS]) }
+    }
+
+    /// Rows [`A_STRIDE`] apart, in the cache by now, as may be the next.
+    pub(in crate::cpu) fn copied(a: *const T) -> Rows<T> {
+        let starts = std::array::from_fn(|row| a.wrapping_add(row * A_STRIDE));
+        Rows::new(&starts, &starts)
+    }
 }
 
 /// How many positions ahead the rows of B are asked for.
@@ -46,11 +77,11 @@ pub(in crate::cpu) struct Output<'a, T> {
     pub(in crate::cpu) rows: &'a [usize; MAX_ROWS],
 }
 
-/// A tile from A's rows: `a[row * A_STRIDE + k]` times `b[k * columns + column]`, over k of the runs.
+/// A tile from A's rows: `a[row][delta + i]` times `b[(at + i) * columns + column]`, over i of the runs.
 ///
 /// # Safety
 /// The instruction set of the kernel must be there; all elements named above must be valid.
-pub(in crate::cpu) type RowsKernel<T> = unsafe fn(a: *const T, b: *const T, runs: &[Run], out: &Output<'_, T>);
+pub(in crate::cpu) type RowsKernel<T> = unsafe fn(a: &Rows<T>, b: *const T, pieces: &[Piece], out: &Output<'_, T>);
 
 /// A tile from A's columns: `a[at.0 + row]` times `b[at.1 * columns + column]`, over the positions `at`, in order.
 ///
@@ -110,26 +141,30 @@ unsafe fn prefetch<L: Lanes, const M: usize, const V: usize>(out: &Output<'_, L:
 
 #[inline(always)]
 unsafe fn rows_kernel<L: Lanes, const M: usize, const V: usize>(
-    a: *const L::Elem,
+    a: &Rows<L::Elem>,
     b: *const L::Elem,
-    runs: &[Run],
+    pieces: &[Piece],
     out: &Output<'_, L::Elem>,
 ) {
     // SAFETY: the caller vouches for the instruction set, for A and B over the runs, and for the output tile.
     unsafe {
         prefetch::<L, M, V>(out);
         let mut sum = [[L::zero(); V]; M];
-        for run in runs {
-            let mut b = b.add(run.start * V * L::WIDTH);
-            for k in run.start..run.start + run.len {
-                let a = a.add(k);
+        for piece in pieces {
+            let mut b = b.add(piece.at * V * L::WIDTH);
+            let mut rows = [std::ptr::null(); M];
+            for m in 0..M {
+                rows[m] = a.starts[m].wrapping_offset(piece.delta);
+            }
+            for k in 0..piece.len {
+                L::prefetch_far(a.next[k % LINE].wrapping_offset(piece.delta).wrapping_add(k / LINE * LINE));
                 let mut bv = [L::zero(); V];
                 for v in 0..V {
                     bv[v] = L::load(b.add(v * L::WIDTH));
                     L::prefetch(b.wrapping_add((B_AHEAD * V + v) * L::WIDTH));
                 }
                 for m in 0..M {
-                    let am = L::splat(a.add(m * A_STRIDE));
+                    let am = L::splat(rows[m].add(k));
                     for v in 0..V {
                         sum[m][v] = am.fma(bv[v], sum[m][v]);
                     }
@@ -181,10 +216,10 @@ macro_rules! kernels {
             type T = <$lanes as Lanes>::Elem;
             $(#[target_feature(enable = $feature)])?
             unsafe fn rows<const M: usize, const V: usize>(
-                a: *const T, b: *const T, runs: &[Run], out: &Output<'_, T>,
+                a: &Rows<T>, b: *const T, pieces: &[Piece], out: &Output<'_, T>,
             ) {
                 // SAFETY: passed on from the caller; the feature of this function is the one the lanes need.
-                unsafe { rows_kernel::<L, M, V>(a, b, runs, out) }
+                unsafe { rows_kernel::<L, M, V>(a, b, pieces, out) }
             }
             $(#[target_feature(enable = $feature)])?
             unsafe fn columns<const M: usize, const V: usize>(

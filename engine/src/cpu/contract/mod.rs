@@ -1,7 +1,7 @@
 //! Contractions in canonical order: matrix products, convolutions and their gradients, on plain slices.
 //!
 //! - `lanes`, `micro`: vectors per instruction set, and the two micro-kernels, written once over them.
-//! - `pack`, `driver`: the right operand in panels, and the loops around the row kernel.
+//! - `left`, `pack`, `driver`: the left operand in tiles, the right one in panels, and the loops around the row kernel.
 //! - `matmul`, `conv`: what rows are: those of a matrix, or pixels gathered by class of real taps.
 //! - `winograd`: 3 x 3 taps in fast numerics. `rounded`: convolutions and linear layers of numbers rounded to bf16.
 //! - `weight_grad`: sums over samples, from registers into the nodes of the sample tree.
@@ -32,13 +32,13 @@
 //!   EPYC, medians of three and four alternating rounds: forward and backward of 3 x 3 of 64 channels 73 to 70 ms both times,
 //!   of a 7 x 7 stem 60 to 52 and 61 to 52.
 //!
-//! Not done: fast transposes (a transposed left operand runs at 110 to 145), convolutions of few channels without the
-//! copy of A, weight gradients of layers with few input channels (a tile of three rows).
+//! Not done: fast transposes (a transposed left operand runs at 110 to 145).
 #![allow(unsafe_code)]
 
 mod conv;
 mod driver;
 mod lanes;
+mod left;
 mod matmul;
 pub(super) mod micro;
 pub(super) mod pack;

@@ -6,7 +6,7 @@
 //! before: so they need no place to keep partial gradients, and no thread waits for another inside a run.
 #![allow(unsafe_code)]
 
-use super::super::contract::micro::{Kernels, MAX_ROWS, Output, Run};
+use super::super::contract::micro::{Kernels, MAX_ROWS, Output, Piece, Rows};
 use super::super::contract::pack::{Operand, Packed, Panel};
 use super::super::contract::{self, Context, Lease, Plain, SharedMut};
 use super::stored::{DotProducts, DotStrips, GradientProducts};
@@ -278,7 +278,7 @@ impl<T: Num> GradientProducts<T> for FullProducts<'_, T> {
         let panels = &self.right.panels;
         let mut on_demand = cx.scratch.lease::<T>(self.right.block_len(panels.count()));
         let packed = self.right.block(j, 0..panels.count(), &mut on_demand);
-        let runs = [Run { start: 0, len: columns.len() }];
+        let runs = [Piece::whole(columns.len())];
         for strip in strips(rows, most, 1) {
             let g = match g {
                 // SAFETY: no other task has these rows of the tile.
@@ -290,6 +290,7 @@ impl<T: Num> GradientProducts<T> for FullProducts<'_, T> {
                 weigh(r, &mut g[..columns.len()]);
             }
             let offsets = std::array::from_fn(|row| (strip.start + row) * d);
+            let left = Rows::copied(g.as_ptr());
             for panel in (0..panels.count()).map(|i| panels.get(i)) {
                 let kernel = self.kernels.rows[strip.len() - 1][panel.vectors - 1];
                 let product = Product { to, offsets: &offsets, rows: strip.len(), panel, is_first: j == 0 };
@@ -297,7 +298,7 @@ impl<T: Num> GradientProducts<T> for FullProducts<'_, T> {
                 // per column; this task alone has these rows of the gradient.
                 unsafe {
                     product.add(&mut ragged, self.kernels.width, |out| {
-                        kernel(g.as_ptr(), packed.panel(panel).as_ptr(), &runs, out);
+                        kernel(&left, packed.panel(panel).as_ptr(), &runs, out);
                     })
                 };
             }

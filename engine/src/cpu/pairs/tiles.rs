@@ -1,6 +1,6 @@
 //! The dot products of a tile.
 
-use super::super::contract::micro::{A_STRIDE, Kernels, Output, Run};
+use super::super::contract::micro::{A_STRIDE, Kernels, Output, Piece, Rows};
 use super::super::contract::pack::{Block, Operand, Packed};
 use super::super::contract::{self, Context};
 use super::stored::{DotProducts, DotStrips};
@@ -108,7 +108,8 @@ impl<T: Num> DotStrips<T> for DotsOfBlock<'_, T> {
             for (i, row) in rows.clone().enumerate() {
                 self.rows[i * STRIDE..][..k.len()].copy_from_slice(&all[row * depth..][k.clone()]);
             }
-            let runs = [Run { start: 0, len: k.len() }];
+            let runs = [Piece::whole(k.len())];
+            let left = Rows::copied(self.rows.as_ptr());
             for panel in self.panels.clone().map(|i| columns.panels.get(i)) {
                 let kernel = kernels.rows[height - 1][panel.vectors - 1];
                 let to = to[panel.first - self.first..].as_mut_ptr();
@@ -117,7 +118,7 @@ impl<T: Num> DotStrips<T> for DotsOfBlock<'_, T> {
                 let out = Output { add, to, rows: &offsets };
                 // SAFETY: `cx.isa` is present; A holds `height` rows at its stride, and the panel a row per position.
                 // A row of the strip has STRIDE elements, room for a block of columns with its padding.
-                unsafe { kernel(self.rows.as_ptr(), packed.panel(panel).as_ptr(), &runs, &out) };
+                unsafe { kernel(&left, packed.panel(panel).as_ptr(), &runs, &out) };
             }
         }
     }

@@ -4,7 +4,8 @@
 use super::super::super::bf16::{
     BLOCK, EDGE, Layout, Packed, Pairs, Run, Session, Side, Unit, add_block, pair_columns, pair_rows,
 };
-use super::super::conv::{ConvShape, Gathering, Move, Pixels};
+use super::super::conv::{ConvShape, Gathering, Pixels};
+use super::super::micro::Piece;
 use super::super::pack::Operand;
 use super::super::{Context, SharedMut};
 use super::{CHUNK_BLOCKS, round, rounded};
@@ -43,7 +44,8 @@ fn correlate(cx: &Context<'_>, gathering: &Gathering, from: &[f32], weight: &[f3
         if depth.is_multiple_of(4) { (unit.pairs(), Pairs::Neighbours) } else { (Pairs::Neighbours, unit.pairs()) };
     let from = rounded(cx, from, arranged, 0);
     let pixels = Pixels::new(gathering);
-    let classes = pixels.copies.iter().map(|copies| copies.iter().enumerate().map(Chunk::new).collect()).collect();
+    let classes =
+        pixels.classes.iter().map(|class| class.pieces.iter().enumerate().map(Chunk::new).collect()).collect();
     let correlation = Correlation { pixels: &pixels, classes, unit, later, columns };
     let tasks = correlation.tasks(cx.threads());
     for group in 0..gathering.groups {
@@ -86,7 +88,7 @@ fn fill(cx: &Context<'_>, operand: &Operand<'_, f32>, column: usize, position: u
 /// What a class's rows gather for one chunk.
 struct Chunk {
     /// Copies that stay in a block: `at` counts from the row of the first block.
-    moves: Vec<Move>,
+    moves: Vec<Piece>,
     /// Whether they fill the blocks.
     is_full: bool,
     /// Blocks of positions of which any takes part, neighbours joined.
@@ -96,7 +98,7 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn new((chunk, copies): (usize, &Vec<Move>)) -> Chunk {
+    fn new((chunk, copies): (usize, &Vec<Piece>)) -> Chunk {
         let (mut moves, mut taken) = (Vec::new(), Vec::<usize>::new());
         for copy in copies {
             let mut done = 0;
@@ -107,7 +109,7 @@ impl Chunk {
                     taken.push(at / EDGE);
                 }
                 let delta = copy.delta + done.cast_signed();
-                moves.push(Move { delta, at: (taken.len() - 1) * BLOCK + at % EDGE, len });
+                moves.push(Piece { delta, at: (taken.len() - 1) * BLOCK + at % EDGE, len });
                 done += len;
             }
         }
@@ -225,18 +227,18 @@ impl Correlation<'_> {
 
 stamp! {
     /// The moves of rows whose source pixels are at `starts`, each a block wide.
-    fn copy_full(from: &[u16], starts: &[usize], moves: &[Move], to: &mut [u16]) {
+    fn copy_full(from: &[u16], starts: &[usize], moves: &[Piece], to: &mut [u16]) {
         for (row, start) in starts.iter().enumerate() {
-            for Move { delta, at, .. } in moves {
+            for Piece { delta, at, .. } in moves {
                 to[row * EDGE + at..][..EDGE].copy_from_slice(&from[start.wrapping_add_signed(*delta)..][..EDGE]);
             }
         }
     }
 
     /// The same, of any width.
-    fn copy_ragged(from: &[u16], starts: &[usize], moves: &[Move], to: &mut [u16]) {
+    fn copy_ragged(from: &[u16], starts: &[usize], moves: &[Piece], to: &mut [u16]) {
         for (row, start) in starts.iter().enumerate() {
-            for &Move { delta, at, len } in moves {
+            for &Piece { delta, at, len } in moves {
                 to[row * EDGE + at..][..len].copy_from_slice(&from[start.wrapping_add_signed(delta)..][..len]);
             }
         }

@@ -3,7 +3,7 @@
 
 use super::super::conv::ConvShape;
 use super::super::lanes::Real as _;
-use super::super::micro::{A_STRIDE, Kernels, MAX_ROWS, Output, Run};
+use super::super::micro::{A_STRIDE, Kernels, MAX_ROWS, Output, Piece, Rows};
 use super::super::pack::{Panels, transpose};
 use super::super::{Context, Lease, SharedMut};
 use super::{COMPONENTS, Image, LANES, OUTSIDE, TAPS, TILE, Tiles, interpolate, transform_patch, transform_taps};
@@ -137,23 +137,21 @@ impl Correlation<'_> {
         let mut products = cx.scratch.lease::<f32>(tiles * stride);
         let to = products.as_mut_ptr();
         let rows: [usize; MAX_ROWS] = from_fn(|row| row * stride);
-        let runs = [Run { start: 0, len: *c }];
+        let runs = [Piece::whole(*c)];
         let strips = tiles.div_ceil(kernels.max_rows());
         for component in 0..COMPONENTS {
             let patches = &patches[component / beside * tiles * A_STRIDE + component % beside * c..];
             let taps = &components[component * component_len..][..c * c_out];
             for strip in 0..strips {
                 let tiles = strip * tiles / strips..(strip + 1) * tiles / strips;
+                let left = Rows::copied(patches[tiles.start * A_STRIDE..].as_ptr());
                 for panel in (0..panels.count()).map(|i| panels.get(i)) {
                     let kernel = kernels.rows[tiles.len() - 1][panel.vectors - 1];
                     let to = to.wrapping_add(tiles.start * stride + component * c_out + panel.first);
                     let out = Output { add: &[], to, rows: &rows };
                     // SAFETY: `cx.isa` is present; a patch has c elements of the component from each row's start, the
                     // panel a row for each, and c_out is whole vectors, so that panels end where the products do.
-                    unsafe {
-                        let patches = patches[tiles.start * A_STRIDE..].as_ptr();
-                        kernel(patches, taps[panel.first * c..].as_ptr(), &runs, &out);
-                    }
+                    unsafe { kernel(&left, taps[panel.first * c..].as_ptr(), &runs, &out) };
                 }
             }
         }
