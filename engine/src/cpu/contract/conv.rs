@@ -91,12 +91,13 @@ impl ConvShape {
         first.map_or(0..0, |first| first..real.next_back().unwrap_or(first) + 1)
     }
 
-    /// Offset in x of the pixel that tap (ky, kx) of output (oy, ox) reads, relative to its image.
-    ///
-    /// The tap must be real.
-    pub(super) fn input_offset(&self, [oy, ox]: [usize; 2], [ky, kx]: [usize; 2]) -> usize {
-        let at = |axis: usize, o: usize, k: usize| o * self.stride[axis] + k * self.dilation[axis] - self.padding[axis];
-        (at(0, oy, ky) * self.w + at(1, ox, kx)) * self.c
+    /// Offset in x of the pixel that tap (ky, kx) of output (oy, ox) reads, relative to its image; of a pixel in the
+    /// padding, too, as if the images went on there.
+    pub(super) fn input_offset(&self, [oy, ox]: [usize; 2], [ky, kx]: [usize; 2]) -> isize {
+        let at = |axis: usize, o: usize, k: usize| {
+            (o * self.stride[axis] + k * self.dilation[axis]).cast_signed() - self.padding[axis].cast_signed()
+        };
+        (at(0, oy, ky) * self.w.cast_signed() + at(1, ox, kx)) * self.c.cast_signed()
     }
 }
 

@@ -16,6 +16,7 @@ use crate::order::CHUNK;
 use selfsame_kernels::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use selfsame_kernels::isa::Level;
+use std::ops::Range;
 
 /// Most rows of any tile.
 pub(in crate::cpu) const MAX_ROWS: usize = 14;
@@ -83,12 +84,30 @@ pub(in crate::cpu) struct Output<'a, T> {
 /// The instruction set of the kernel must be there; all elements named above must be valid.
 pub(in crate::cpu) type RowsKernel<T> = unsafe fn(a: &Rows<T>, b: *const T, pieces: &[Piece], out: &Output<'_, T>);
 
-/// A tile from A's columns: `a[at.0 + row]` times `b[at.1 * columns + column]`, over the positions `at`, in order.
+/// The positions that a tile of columns is summed over.
+pub(in crate::cpu) struct Path<'a, T> {
+    /// By position: offset in A, which may wrap around, and row of B.
+    pub(in crate::cpu) at: &'a [(usize, usize)],
+    /// Elements between the rows of B.
+    pub(in crate::cpu) pitch: usize,
+    /// Which positions only some rows of the tile take part in, in order, and which rows.
+    pub(in crate::cpu) partial: &'a [(usize, Range<usize>)],
+    /// What is asked for meanwhile: at position i the line at `ahead.0 + i * ahead.1`.
+    pub(in crate::cpu) ahead: (*const T, usize),
+}
+
+impl<'a, T> Path<'a, T> {
+    /// All rows at all positions, with nothing asked for that is not in the cache already: some of B.
+    pub(in crate::cpu) fn new(at: &'a [(usize, usize)], b: &[T], pitch: usize) -> Path<'a, T> {
+        Path { at, pitch, partial: &[], ahead: (b.as_ptr(), 0) }
+    }
+}
+
+/// A tile from A's columns: `a[at.0 + row]` times `b[at.1 * columns + column]`, over the positions of the path, in order.
 ///
 /// # Safety
 /// As for [`RowsKernel`].
-pub(in crate::cpu) type ColumnsKernel<T> =
-    unsafe fn(a: *const T, b: *const T, at: &[(usize, usize)], out: &Output<'_, T>);
+pub(in crate::cpu) type ColumnsKernel<T> = unsafe fn(a: *const T, b: *const T, path: &Path<'_, T>, out: &Output<'_, T>);
 
 /// The micro-kernels of one element type and instruction set.
 pub(crate) struct Kernels<T: 'static> {
@@ -180,28 +199,48 @@ unsafe fn rows_kernel<L: Lanes, const M: usize, const V: usize>(
 unsafe fn columns_kernel<L: Lanes, const M: usize, const V: usize>(
     a: *const L::Elem,
     b: *const L::Elem,
-    at: &[(usize, usize)],
+    path: &Path<'_, L::Elem>,
     out: &Output<'_, L::Elem>,
 ) {
     // SAFETY: the caller vouches for the instruction set, for A and B at the positions, and for the output tile.
     unsafe {
+        let &Path { at, pitch, partial, ahead: (ahead, step) } = path;
         let mut sum = [[L::zero(); V]; M];
-        for (i, &(from_a, from_b)) in at.iter().enumerate() {
-            // The M elements touch at most two lines (f64: rarely a third).
-            let ahead = a.add(at[(i + A_AHEAD).min(at.len() - 1)].0);
-            L::prefetch(ahead);
-            L::prefetch(ahead.add(M - 1));
-            let (a, b) = (a.add(from_a), b.add(from_b * V * L::WIDTH));
-            let mut bv = [L::zero(); V];
-            for v in 0..V {
-                bv[v] = L::load(b.add(v * L::WIDTH));
-                L::prefetch(b.wrapping_add((B_AHEAD * V + v) * L::WIDTH));
-            }
-            for m in 0..M {
-                let am = L::splat(a.add(m));
+        let mut start = 0;
+        for p in 0..=partial.len() {
+            let end = partial.get(p).map_or(at.len(), |(end, _)| *end);
+            for i in start..end {
+                // The M elements touch at most two lines (f64: rarely a third).
+                let soon = a.wrapping_add(at[(i + A_AHEAD).min(at.len() - 1)].0);
+                L::prefetch(soon);
+                L::prefetch(soon.wrapping_add(M - 1));
+                L::prefetch_far(ahead.wrapping_add(i * step));
+                let (from_a, from_b) = at[i];
+                let (a, b) = (a.wrapping_add(from_a), b.add(from_b * pitch));
+                let mut bv = [L::zero(); V];
                 for v in 0..V {
-                    sum[m][v] = am.fma(bv[v], sum[m][v]);
+                    bv[v] = L::load(b.add(v * L::WIDTH));
+                    L::prefetch(b.wrapping_add(B_AHEAD * pitch + v * L::WIDTH));
                 }
+                for m in 0..M {
+                    let am = L::splat(a.add(m));
+                    for v in 0..V {
+                        sum[m][v] = am.fma(bv[v], sum[m][v]);
+                    }
+                }
+            }
+            if let Some((_, rows)) = partial.get(p) {
+                let (from_a, from_b) = at[end];
+                let (a, b) = (a.wrapping_add(from_a), b.add(from_b * pitch));
+                for m in 0..M {
+                    if rows.contains(&m) {
+                        let am = L::splat(a.wrapping_add(m));
+                        for v in 0..V {
+                            sum[m][v] = am.fma(L::load(b.add(v * L::WIDTH)), sum[m][v]);
+                        }
+                    }
+                }
+                start = end + 1;
             }
         }
         finish(sum, out);
@@ -223,10 +262,10 @@ macro_rules! kernels {
             }
             $(#[target_feature(enable = $feature)])?
             unsafe fn columns<const M: usize, const V: usize>(
-                a: *const T, b: *const T, at: &[(usize, usize)], out: &Output<'_, T>,
+                a: *const T, b: *const T, path: &Path<'_, T>, out: &Output<'_, T>,
             ) {
                 // SAFETY: passed on from the caller; the feature of this function is the one the lanes need.
-                unsafe { columns_kernel::<L, M, V>(a, b, at, out) }
+                unsafe { columns_kernel::<L, M, V>(a, b, path, out) }
             }
             Kernels {
                 width: L::WIDTH,

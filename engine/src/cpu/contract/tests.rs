@@ -232,6 +232,27 @@ fn wide_convolutions_are_canonical() {
     check_conv::<f32>(&ConvShape { n: 2, c: 36, c_out: 70, stride: [2, 2], ..shape }, 3);
 }
 
+/// Weight gradients of few channels, whose taps are summed line by line; whole vectors of output channels.
+#[test]
+fn lines_of_taps_are_summed_like_single_ones() {
+    let stem = ConvShape {
+        n: 3,
+        h: 20,
+        w: 40,
+        c: 3,
+        c_out: 32,
+        kernel: [7, 7],
+        stride: [2, 2],
+        padding: [3, 3],
+        dilation: [1, 1],
+        groups: 1,
+    };
+    check_weight_grad::<f32>(&stem, 0, 9);
+    check_weight_grad::<f64>(&ConvShape { kernel: [3, 3], stride: [1, 1], padding: [1, 1], ..stem }, 0, 10);
+    // No tap of a line is real everywhere.
+    check_weight_grad::<f32>(&ConvShape { h: 3, w: 3, n: 40, stride: [1, 1], ..stem }, 1, 11);
+}
+
 /// More padding than a chunk has rows: whole chunks, the first among them, without a real row or tap.
 #[test]
 fn chunks_in_the_padding_contribute_nothing() {

@@ -6,7 +6,7 @@
 //! before: so they need no place to keep partial gradients, and no thread waits for another inside a run.
 #![allow(unsafe_code)]
 
-use super::super::contract::micro::{Kernels, MAX_ROWS, Output, Piece, Rows};
+use super::super::contract::micro::{Kernels, MAX_ROWS, Output, Path, Piece, Rows};
 use super::super::contract::pack::{Operand, Packed, Panel};
 use super::super::contract::{self, Context, Lease, Plain, SharedMut};
 use super::stored::{DotProducts, DotStrips, GradientProducts};
@@ -329,7 +329,13 @@ impl<T: Num> GradientProducts<T> for FullProducts<'_, T> {
                 // row per row of the tile; this task alone has these columns' gradient.
                 unsafe {
                     product.add(&mut ragged, self.kernels.width, |out| {
-                        kernel(g, packed.panel(panel).as_ptr(), &self.down[..rows.len()], out);
+                        let b = packed.panel(panel);
+                        kernel(
+                            g,
+                            b.as_ptr(),
+                            &Path::new(&self.down[..rows.len()], b, panel.vectors * self.kernels.width),
+                            out,
+                        );
                     })
                 };
             }

@@ -267,7 +267,8 @@ impl Gradient<'_> {
             if !tap.y.contains(&y) || xs.is_empty() {
                 continue;
             }
-            let start = image * shape.h * shape.w * shape.c + shape.input_offset([y, xs.start], tap.kernel);
+            let image = image * shape.h * shape.w * shape.c;
+            let start = image.wrapping_add_signed(shape.input_offset([y, xs.start], tap.kernel));
             for (x, at) in xs.clone().zip((start..).step_by(shape.stride[1] * shape.c)) {
                 to.at[self.place(line * out_w + x - first)] = at;
             }

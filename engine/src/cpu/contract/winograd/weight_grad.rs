@@ -7,7 +7,7 @@
 
 use super::super::conv::ConvShape;
 use super::super::lanes::Real as _;
-use super::super::micro::{Kernels, Output};
+use super::super::micro::{Kernels, Output, Path};
 use super::super::pack::{Panel, Panels};
 use super::super::weight_grad::{Step, expect_lengths, steps};
 use super::super::{Context, SharedMut};
@@ -233,7 +233,15 @@ impl Gradient<'_> {
                     let out = Output { add: if is_first { &[] } else { &before }, to, rows: &offsets };
                     // SAFETY: the kernel's instruction set is present; the patches have an element per channel at every
                     // position, the panel a row, and the block a row of the panel's columns per channel.
-                    unsafe { kernel(patches[rows.start + strip.start..].as_ptr(), outputs.as_ptr(), positions, &out) };
+                    unsafe {
+                        let patches = patches[rows.start + strip.start..].as_ptr();
+                        kernel(
+                            patches,
+                            outputs.as_ptr(),
+                            &Path::new(positions, outputs, panel.vectors * self.kernels.width),
+                            &out,
+                        );
+                    }
                 }
             }
         }

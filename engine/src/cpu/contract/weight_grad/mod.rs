@@ -5,17 +5,24 @@
 //! tree, merging the siblings that it completes.
 #![allow(unsafe_code)]
 
+mod positions;
+
 use super::conv::ConvShape;
 use super::lanes::Real;
-use super::micro::{Kernels, MAX_ROWS, Output};
+use super::micro::{Kernels, MAX_ROWS, Output, Path};
 use super::pack::{Panel, Panels, copy_row};
 use super::{Context, SharedMut};
-use crate::order::{CHUNK, LEAF};
+use crate::order::LEAF;
 use crate::rows::dyadic_blocks;
+use positions::{Positions, Unit, Walk, units, walks};
+pub(super) use positions::{Tap, taps};
 use std::ops::Range;
 
 /// Elements of a block of the gradient: 256 KiB of f32, times a few nodes of the tree.
 const BLOCK: usize = 1 << 16;
+
+/// Bytes that memory hands out at once.
+const LINE_BYTES: usize = 64;
 
 /// Most columns of a block.
 const BLOCK_COLUMNS: usize = 128;
@@ -56,22 +63,20 @@ pub(super) fn expect_lengths<T>(shape: &ConvShape, first_leaf: usize, [x, dy]: [
     leaves
 }
 
-/// Rows `first .. first + rows` of the (channels of one tap and group) x (output channels) part of the gradient.
+/// Rows `first .. first + rows` of a walk's part of a group of the gradient.
 #[derive(Clone, Copy)]
 struct Tile {
     group: usize,
-    tap: usize,
+    walk: usize,
     first: usize,
     rows: usize,
 }
 
-/// Output rows of one chunk of one leaf, or of several whole leaves of less than a chunk.
-struct Unit {
-    leaves: Range<usize>,
-    /// Which chunk of its leaf; the only one where the unit has several leaves.
-    chunk: usize,
-    /// Rows of dy.
-    rows: Range<usize>,
+impl Tile {
+    /// Those of some rows of its walk that are its own, counted from its first.
+    fn clip(&self, rows: &Range<usize>) -> Range<usize> {
+        rows.start.saturating_sub(self.first)..rows.end.saturating_sub(self.first)
+    }
 }
 
 /// What happens to a leaf's sum in the tree: it is added to the nodes in `merge` slots, in order, and the result is
@@ -79,13 +84,6 @@ struct Unit {
 pub(super) struct Step {
     pub(super) merge: Vec<usize>,
     pub(super) to: usize,
-}
-
-/// A tap's real output coordinates.
-pub(super) struct Tap {
-    pub(super) kernel: [usize; 2],
-    pub(super) y: Range<usize>,
-    pub(super) x: Range<usize>,
 }
 
 /// Slices, at least `least`, each of which is `times` tasks: few tasks are as many for each thread. More than that would
@@ -96,21 +94,13 @@ pub(super) fn even_slices(least: usize, times: usize, threads: usize) -> usize {
     tasks.div_ceil(times)
 }
 
-/// The taps of a kernel, row by row.
-pub(super) fn taps(shape: &ConvShape) -> Vec<Tap> {
-    let [kh, kw] = shape.kernel;
-    let tap =
-        |[ky, kx]: [usize; 2]| Tap { kernel: [ky, kx], y: shape.real_outputs(0, ky), x: shape.real_outputs(1, kx) };
-    (0..kh * kw).map(|i| tap([i / kw, i % kw])).collect()
-}
-
 /// The shape of the work, the same for every task.
 struct Plan<'a, T: Real> {
     shape: &'a ConvShape,
     kernels: &'static Kernels<T>,
     /// Panels of the output channels of a group.
     panels: Panels,
-    taps: Vec<Tap>,
+    walks: Vec<Walk>,
     tiles: Vec<Tile>,
     /// Tiles of each block of the gradient; no block crosses groups.
     row_slices: Vec<Range<usize>>,
@@ -126,19 +116,21 @@ impl<'a, T: Real> Plan<'a, T> {
     fn new(cx: &Context<'_>, shape: &'a ConvShape, first_leaf: usize, leaves: usize) -> Plan<'a, T> {
         let kernels = T::kernels(cx.isa);
         let panels = Panels::new(shape.c_out / shape.groups, kernels);
-        let taps = taps(shape);
-        let channels = shape.c / shape.groups;
-        let per_tap = channels.div_ceil(kernels.max_rows());
-        let start = |i: usize| i * channels / per_tap;
-        let tile = |group, tap, i| Tile { group, tap, first: start(i), rows: start(i + 1) - start(i) };
+        let walks = walks(shape, kernels.max_rows());
+        let rows_per_walk = walks[0].rows;
+        let per_walk = rows_per_walk.div_ceil(kernels.max_rows());
+        let start = |i: usize| i * rows_per_walk / per_walk;
+        let tile = |group, walk, i| Tile { group, walk, first: start(i), rows: start(i + 1) - start(i) };
         let tiles: Vec<Tile> = (0..shape.groups)
-            .flat_map(|group| (0..taps.len()).map(move |tap| (group, tap)))
-            .flat_map(|(group, tap)| (0..per_tap).map(move |i| tile(group, tap, i)))
+            .flat_map(|group| (0..walks.len()).map(move |walk| (group, walk)))
+            .flat_map(|(group, walk)| (0..per_walk).map(move |i| tile(group, walk, i)))
             .collect();
 
-        let column_slices = panels.padded().div_ceil(BLOCK_COLUMNS);
-        let per_group = taps.len() * per_tap;
-        let small_enough = (taps.len() * channels * panels.padded()).div_ceil(BLOCK * column_slices);
+        let per_group = walks.len() * per_walk;
+        // So few tiles cannot be shared evenly.
+        let least_slices = if per_group < 2 * cx.threads() { cx.threads().min(panels.count()) } else { 1 };
+        let column_slices = panels.padded().div_ceil(BLOCK_COLUMNS).max(least_slices);
+        let small_enough = (walks.len() * rows_per_walk * panels.padded()).div_ceil(BLOCK * column_slices);
         let slices = even_slices(small_enough, shape.groups * column_slices, cx.threads()).min(per_group);
         let row_slices = (0..shape.groups)
             .flat_map(|group| (0..slices).map(move |i| (group, i)))
@@ -150,7 +142,7 @@ impl<'a, T: Real> Plan<'a, T> {
         let [out_h, out_w] = shape.out_size();
         let units = units(shape.n, out_h * out_w);
         let (steps, slots) = steps(first_leaf, leaves);
-        Plan { shape, kernels, panels, taps, tiles, row_slices, column_slices, units, steps, slots }
+        Plan { shape, kernels, panels, walks, tiles, row_slices, column_slices, units, steps, slots }
     }
 
     fn tasks(&self) -> usize {
@@ -159,53 +151,73 @@ impl<'a, T: Real> Plan<'a, T> {
 
     /// Computes one block of the gradient, of all nodes.
     fn run(&self, cx: &Context<'_>, task: usize, x: &[T], dy: &[T], nodes: &[SharedMut<T>]) {
+        let shape = self.shape;
         let tiles = &self.tiles[self.row_slices[task / self.column_slices].clone()];
         let slice = task % self.column_slices;
         let cut = |i: usize| i * self.panels.count() / self.column_slices;
         let panels: Vec<Panel> = (cut(slice)..cut(slice + 1)).map(|i| self.panels.get(i)).collect();
-        let columns: usize = panels.iter().map(|panel| panel.vectors * self.kernels.width).sum();
+        let (Some(Tile { group, .. }), Some(first), Some(last)) = (tiles.first(), panels.first(), panels.last()) else {
+            return;
+        };
+        let first_column = group * (shape.c_out / shape.groups) + first.first;
+        let columns = first_column..first_column + last.first + last.columns - first.first;
+        // Panels that are no whole vectors are copied, lest the kernel read on.
+        let padded = last.first + last.vectors * self.kernels.width - first.first;
         let unit_rows = self.units.iter().map(|unit| unit.rows.len()).max().unwrap_or(0);
-        let mut packed = cx.scratch.lease::<T>(unit_rows * columns);
+        let mut copy = cx.scratch.lease::<T>(if padded == columns.len() { 0 } else { unit_rows * padded });
         let slot_len = MAX_ROWS * self.kernels.max_columns();
         let tile_len = (self.slots + 1) * slot_len;
         let mut sums = cx.scratch.lease::<T>(tiles.len() * panels.len() * tile_len);
         let mut positions = Positions::default();
-        for unit in &self.units {
-            let group = tiles[0].group;
-            pack(dy, self.shape, group, unit.rows.clone(), &panels, self.kernels.width, &mut packed);
+        let mut partial = Vec::new();
+        for (u, unit) in self.units.iter().enumerate() {
+            let (b, pitch) = if padded == columns.len() {
+                (&dy[unit.rows.start * shape.c_out + columns.start..], shape.c_out)
+            } else {
+                pad(dy, shape.c_out, unit.rows.clone(), &columns, padded, &mut copy);
+                (&copy[..], padded)
+            };
+            let mut ahead = self.units.get(u + 1).into_iter().flat_map(|next| self.lines(next, &columns, x, dy));
             for (t, tile) in tiles.iter().enumerate() {
-                if t == 0 || tiles[t - 1].tap != tile.tap {
-                    self.find_positions(unit, &self.taps[tile.tap], &mut positions);
+                let walk = &self.walks[tile.walk];
+                if t == 0 || tiles[t - 1].walk != tile.walk {
+                    positions.find(shape, unit, walk);
                 }
-                let first_image = unit.leaves.start * LEAF;
-                let x = &x[first_image * self.shape.h * self.shape.w * self.shape.c
-                    + group * (self.shape.c / self.shape.groups)
-                    + tile.first..];
-                let mut b = &packed[..];
+                partial.clear();
+                partial.extend(positions.partial.iter().map(|&(at, cut)| (at, tile.clip(&walk.cuts[cut].rows))));
+                let first_pixel = unit.leaves.start * LEAF * shape.h * shape.w;
+                let a = x.as_ptr().wrapping_add(first_pixel * shape.c + group * (shape.c / shape.groups) + tile.first);
                 for (p, panel) in panels.iter().enumerate() {
+                    let b = &b[panel.first - first.first..];
                     let width = panel.vectors * self.kernels.width;
                     let kernel = self.kernels.columns[tile.rows - 1][panel.vectors - 1];
-                    let rows = std::array::from_fn(|m| m * width);
+                    let offsets = std::array::from_fn(|m| m * width);
                     let sums = sums[(t * panels.len() + p) * tile_len..][..tile_len].as_mut_ptr();
                     let slot = |i: usize| sums.wrapping_add(i * slot_len);
-                    let partial = slot(self.slots);
+                    let before = slot(self.slots);
+                    let (line, step) = ahead.next().unwrap_or((b.as_ptr(), 0));
                     for leaf in &positions.leaves {
-                        let step = &self.steps[leaf.index];
-                        let mut add = [partial.cast_const(); MAX_ADD];
+                        let Step { merge, to } = &self.steps[leaf.index];
+                        let mut add = [before.cast_const(); MAX_ADD];
                         let mut count = usize::from(!leaf.is_first_chunk);
                         if leaf.is_last_chunk {
-                            for &node in &step.merge {
+                            for &node in merge {
                                 add[count] = slot(node);
                                 count += 1;
                             }
                         }
-                        let to = if leaf.is_last_chunk { slot(step.to) } else { partial };
-                        let out = Output { add: &add[..count], to, rows: &rows };
-                        // SAFETY: `cx.isa` is present. Positions lie in x and in the panel's rows; `tile.rows` channels
-                        // follow each position in x, `width` columns each row. Slots hold a whole tile each.
-                        unsafe { kernel(x.as_ptr(), b.as_ptr(), &positions.at[leaf.at.clone()], &out) };
+                        let to = if leaf.is_last_chunk { slot(*to) } else { before };
+                        let out = Output { add: &add[..count], to, rows: &offsets };
+                        let path = Path {
+                            partial: &partial[leaf.partial.clone()],
+                            ahead: (line.wrapping_add(leaf.at.start * step), step),
+                            ..Path::new(&positions.at[leaf.at.clone()], b, pitch)
+                        };
+                        // SAFETY: `cx.isa` is present. Positions lie in B's rows, which have `width` columns from the
+                        // panel's first, and in x with those of the tile's elements after them whose taps are real.
+                        // Slots hold a whole tile each.
+                        unsafe { kernel(a, b.as_ptr(), &path, &out) };
                     }
-                    b = &b[unit.rows.len() * width..];
                 }
             }
         }
@@ -219,48 +231,18 @@ impl<'a, T: Real> Plan<'a, T> {
         }
     }
 
-    /// Finds the rows of `unit` whose tap is real, leaf by leaf.
-    fn find_positions(&self, unit: &Unit, tap: &Tap, found: &mut Positions) {
-        found.at.clear();
-        found.leaves.clear();
-        let shape = self.shape;
-        let [out_h, out_w] = shape.out_size();
-        if tap.y.is_empty() || tap.x.is_empty() {
-            return;
-        }
-        let image_len = shape.h * shape.w * shape.c;
-        for index in unit.leaves.clone() {
-            let images = index * LEAF..shape.n.min((index + 1) * LEAF);
-            let row = |image: usize, y: usize, x: usize| (image * out_h + y) * out_w + x;
-            let leaf_start = row(images.start, 0, 0);
-            let first = row(images.start, tap.y.start, tap.x.start);
-            let last = row(images.end - 1, tap.y.end - 1, tap.x.end - 1);
-            let rows = unit.rows.start.max(leaf_start)..unit.rows.end.min(row(images.end, 0, 0));
-            let start = found.at.len();
-            for line in rows.start / out_w..rows.end.div_ceil(out_w) {
-                let (image, y) = (line / out_h, line % out_h);
-                if !tap.y.contains(&y) {
-                    continue;
-                }
-                let from = tap.x.start.max(rows.start.saturating_sub(line * out_w));
-                let to = tap.x.end.min(rows.end - line * out_w);
-                if from >= to {
-                    continue;
-                }
-                let in_x = (image - unit.leaves.start * LEAF) * image_len + shape.input_offset([y, from], tap.kernel);
-                let step = shape.stride[1] * shape.c;
-                let in_dy = line * out_w + from - unit.rows.start;
-                found.at.extend((0..to - from).map(|i| (in_x + i * step, in_dy + i)));
-            }
-            if found.at.len() > start {
-                found.leaves.push(LeafPositions {
-                    index,
-                    at: start..found.at.len(),
-                    is_first_chunk: (first - leaf_start) / CHUNK == unit.chunk,
-                    is_last_chunk: (last - leaf_start) / CHUNK == unit.chunk,
-                });
-            }
-        }
+    /// What is read of a unit, by columns of cache lines: the first line, and the distance to that of the next row.
+    ///
+    /// Of x only where its pixels are those of y.
+    fn lines(&self, unit: &Unit, columns: &Range<usize>, x: &[T], dy: &[T]) -> impl Iterator<Item = (*const T, usize)> {
+        let ConvShape { h, w, c, c_out, .. } = *self.shape;
+        let line = LINE_BYTES / size_of::<T>();
+        let channels = if self.shape.out_size() == [h, w] { c } else { 0 };
+        let of = |from: &[T], columns: Range<usize>, pitch: usize| {
+            let start = from.as_ptr().wrapping_add(unit.rows.start * pitch);
+            columns.step_by(line).map(move |column| (start.wrapping_add(column), pitch))
+        };
+        of(dy, columns.clone(), c_out).chain(of(x, 0..channels, c))
     }
 
     /// Copies the sum of a tile into its node's array; +0 where the tap is never real.
@@ -268,14 +250,13 @@ impl<'a, T: Real> Plan<'a, T> {
         let shape = self.shape;
         let (channels, columns) = (shape.c / shape.groups, shape.c_out / shape.groups);
         let width = panel.vectors * self.kernels.width;
-        let tap = &self.taps[tile.tap];
-        let is_real = !tap.y.is_empty() && !tap.x.is_empty();
+        let walk = &self.walks[tile.walk];
         for m in 0..tile.rows {
-            let row = (tile.tap * channels + tile.first + m) * shape.c_out;
+            let row = (walk.tap * channels + tile.first + m) * shape.c_out;
             let at = row + tile.group * columns + panel.first;
             // SAFETY: each tile and panel belongs to one task alone, and names other elements than all others.
             let to = unsafe { node.slice(at, panel.columns) };
-            if is_real {
+            if !walk.cuts.is_empty() {
                 to.copy_from_slice(&sum[m * width..][..panel.columns]);
             } else {
                 to.fill(T::ZERO);
@@ -287,73 +268,11 @@ impl<'a, T: Real> Plan<'a, T> {
 /// Most nodes that one leaf's sum can be added to: a chunk before it and a node per level of the tree.
 const MAX_ADD: usize = 1 + usize::BITS as usize;
 
-/// The rows of a unit whose tap is real.
-#[derive(Default)]
-struct Positions {
-    /// (offset in x of the tap's pixel from the unit's first image, row of the unit).
-    at: Vec<(usize, usize)>,
-    leaves: Vec<LeafPositions>,
-}
-
-/// The positions of one leaf, at least one.
-struct LeafPositions {
-    index: usize,
-    at: Range<usize>,
-    /// Whether no earlier chunk of the leaf has a real row.
-    is_first_chunk: bool,
-    /// Whether no later one has.
-    is_last_chunk: bool,
-}
-
-/// Packs rows of dy, panel by panel, `[rows][columns of the panel]`, padding columns zero.
-fn pack<T: Real>(
-    dy: &[T],
-    shape: &ConvShape,
-    group: usize,
-    rows: Range<usize>,
-    panels: &[Panel],
-    width: usize,
-    to: &mut [T],
-) {
-    let first_column = group * (shape.c_out / shape.groups);
-    let mut to = to;
-    for panel in panels {
-        let width = panel.vectors * width;
-        let (part, rest) = to.split_at_mut(rows.len() * width);
-        for (row, to) in rows.clone().zip(part.chunks_exact_mut(width)) {
-            let from = &dy[row * shape.c_out + first_column + panel.first..][..panel.columns];
-            copy_row(from, &mut to[..panel.columns]);
-            to[panel.columns..].fill(T::ZERO);
-        }
-        to = rest;
-    }
-}
-
-/// Cuts the rows of all leaves into units.
-fn units(images: usize, rows_per_image: usize) -> Vec<Unit> {
-    let leaf_rows = LEAF * rows_per_image;
-    let leaves = images.div_ceil(LEAF);
-    let rows = images * rows_per_image;
-    if leaf_rows == 0 {
-        Vec::new()
-    } else if leaf_rows <= CHUNK {
-        let together = CHUNK / leaf_rows;
-        (0..leaves)
-            .step_by(together)
-            .map(|leaf| (leaf, leaves.min(leaf + together)))
-            .map(|(from, to)| Unit { leaves: from..to, chunk: 0, rows: from * leaf_rows..rows.min(to * leaf_rows) })
-            .collect()
-    } else {
-        let unit = |leaf: usize, chunk: usize| {
-            let start = leaf * leaf_rows + chunk * CHUNK;
-            let end = rows.min((leaf + 1) * leaf_rows).min(start + CHUNK);
-            Unit { leaves: leaf..leaf + 1, chunk, rows: start..end }
-        };
-        (0..leaves)
-            .flat_map(|leaf| (0..leaf_rows.div_ceil(CHUNK)).map(move |chunk| (leaf, chunk)))
-            .map(|(leaf, chunk)| unit(leaf, chunk))
-            .filter(|unit| !unit.rows.is_empty())
-            .collect()
+/// Copies columns of rows of dy, `c_out` elements each, to rows of `padded` elements, the last of which are zero.
+fn pad<T: Real>(dy: &[T], c_out: usize, rows: Range<usize>, columns: &Range<usize>, padded: usize, to: &mut [T]) {
+    for (row, to) in rows.zip(to.chunks_exact_mut(padded)) {
+        copy_row(&dy[row * c_out..][columns.clone()], &mut to[..columns.len()]);
+        to[columns.len()..].fill(T::ZERO);
     }
 }
 
