@@ -1,7 +1,7 @@
 //! Batch normalisation over the channels of `[images, …, c]`: statistics as a sample tree, the affine pass, and both
 //! backward passes. Relu and a residual addition can ride along without a pass of their own and without changing a bit.
 
-use super::rows_sum::{channels, leaf_tree};
+use super::rows_sum::{channels, fold_leaves, folded_tree};
 use super::{Binary, Float, Unary, binary_scalar, expect_same_shape, kernels_for, mul, span, unary, with_real};
 use crate::cpu::samples::{leaf_norm_grads, leaf_stats, merge_moments, norm_input_grad, normalize_rows};
 use crate::gpu;
@@ -252,16 +252,20 @@ fn grad_sums<T: Float>(
     let mut dgamma = Array::zeros(&[rows.leaves(), c], T::DTYPE, x.device())?;
     let dbeta = Array::build::<T>(x.device(), &[rows.leaves(), c], "batch_norm", |cpu, dbeta| {
         if c > 0 {
-            cpu.workers().run_chunks2((dbeta, c), (dgamma.make_mut::<T>()?, c), |i, dbeta, dgamma| {
+            let dgamma = dgamma.make_mut::<T>()?;
+            cpu.workers().run_chunks2((&mut *dbeta, c), (&mut *dgamma, c), |i, dbeta, dgamma| {
                 let leaf = rows.leaf(i);
                 let range = leaf.start * c..leaf.end * c;
                 let ys = if ys.is_empty() { ys } else { &ys[range.clone()] };
                 leaf_norm_grads(cpu.isa(), &dys[range.clone()], &xs[range], ys, mean, rstd, dbeta, dgamma);
             });
+            for sums in [dbeta, dgamma] {
+                fold_leaves(cpu.isa(), sums, c, rows);
+            }
         }
         Ok(())
     })?;
-    Ok((leaf_tree(&dbeta, rows)?, leaf_tree(&dgamma, rows)?))
+    Ok((folded_tree(&dbeta, rows)?, folded_tree(&dgamma, rows)?))
 }
 
 /// The input gradient of batch norm: (gamma · rstd) · (dy - Σdy/n - (x - mean) · rstd · Σ(dy · x̂)/n).

@@ -5,7 +5,7 @@ use super::operand::same_kind;
 use super::row_norm::{
     check_eps, expect_parameter, normalize_row, normalized, parameter, row_grad, row_statistics, widened,
 };
-use super::rows_sum::{channels, leaf_tree, rows_dot, rows_sum};
+use super::rows_sum::{channels, fold_leaves, folded_tree, rows_dot, rows_sum};
 use super::{cast, is_half, kernels_for, span, with_real};
 use crate::gpu;
 use crate::order::CHUNK;
@@ -128,12 +128,13 @@ pub fn layer_norm_grads(
         let gamma = parameter::<T>(OP, "gamma", gamma, T::ONE, (&x, len))?;
         let (mean, rstd) = (mean.to_vec::<T>()?, rstd.to_vec::<T>()?);
         let (x_rows, dy_rows) = (x.as_slice::<T>()?, dy.as_slice::<T>()?);
-        let mut sums = [(); 2].map(|()| vec![T::ZERO; rows.leaves() * c]);
-        let [dgamma, dbeta] = &mut sums;
+        let zeros = || Array::zeros(&[rows.leaves(), c], x.dtype(), x.device());
+        let (mut dgamma, mut dbeta) = (zeros()?, zeros()?);
         let dx = Array::build::<T>(x.device(), x.shape(), OP, |cpu, dx| {
             if dx.is_empty() {
                 return Ok(());
             }
+            let (dgamma, dbeta) = (dgamma.make_mut::<T>()?, dbeta.make_mut::<T>()?);
             let leaves = dx.chunks_mut(rows.leaf(0).len() * c).zip(dgamma.chunks_mut(c)).zip(dbeta.chunks_mut(c));
             cpu.workers().run_parts(leaves, |leaf, ((dx, dgamma), dbeta)| {
                 let (mut normalized, mut part) = (Vec::new(), [(); 2].map(|()| vec![T::ZERO; c]));
@@ -153,11 +154,12 @@ pub fn layer_norm_grads(
                     }
                 }
             });
+            for sums in [dgamma, dbeta] {
+                fold_leaves(cpu.isa(), sums, c, rows);
+            }
             Ok(())
         })?;
-        let [dgamma, dbeta] =
-            sums.map(|sums| leaf_tree(&Array::from_slice(&sums, &[rows.leaves(), c], x.device())?, rows));
-        Ok((dx, dgamma?, dbeta?))
+        Ok((dx, folded_tree(&dgamma, rows)?, folded_tree(&dbeta, rows)?))
     })
 }
 

@@ -3,7 +3,9 @@
 use super::{Float, expect_same_shape, kernels_for, span, with_real};
 use crate::cpu::samples::{leaf_dot, leaf_sum};
 use crate::gpu;
+use crate::rows::dyadic_blocks;
 use crate::{Array, Error, ErrorKind, Result, Rows, SampleSum};
+use selfsame_kernels::elementwise::add_assign;
 use selfsame_kernels::isa::Isa;
 
 /// The sum over rows: `x` is `[images, …, c]`, the total is `[c]`. In a leaf rows form chains of additions.
@@ -66,19 +68,34 @@ fn per_leaf<T: Float>(
                 let parts: Vec<&[T]> = slices.iter().map(|x| &x[range.start * c..range.end * c]).collect();
                 leaf(cpu.isa(), &parts, c, out);
             });
+            fold_leaves(cpu.isa(), out, c, rows);
         }
         Ok(())
     })?;
-    leaf_tree(&sums, rows)
+    folded_tree(&sums, rows)
 }
 
-/// The tree over `[leaves, …]`, one leaf per index of axis 0.
-pub(crate) fn leaf_tree(sums: &Array, rows: Rows) -> Result<SampleSum> {
+/// Sums leaves `[leaves, c]` into the nodes of the tree that they make up: each node ends at the place of its first leaf.
+pub(crate) fn fold_leaves<T: Float>(isa: Isa, sums: &mut [T], c: usize, rows: Rows) {
+    for (first, level) in dyadic_blocks(rows.first_leaf(), rows.leaves()) {
+        let block = &mut sums[(first - rows.first_leaf()) * c..][..c << level];
+        for height in 0..level {
+            for pair in block.chunks_mut((2 * c) << height) {
+                let (left, right) = pair.split_at_mut(c << height);
+                add_assign(isa, &right[..c], &mut left[..c]);
+            }
+        }
+    }
+}
+
+/// The tree of leaves `[leaves, c]` after [`fold_leaves`].
+pub(crate) fn folded_tree(sums: &Array, rows: Rows) -> Result<SampleSum> {
     let mut tree = SampleSum::default();
-    for i in 0..rows.leaves() {
+    for (first, level) in dyadic_blocks(rows.first_leaf(), rows.leaves()) {
+        let leaf = first - rows.first_leaf();
         // A copy of its own: siblings are added in place.
-        let value = sums.slice(0, i, i + 1)?.reshape(&sums.shape()[1..])?.copy()?;
-        tree.add(rows.first_leaf() + i, 0, value)?;
+        let node = sums.slice(0, leaf, leaf + 1)?.reshape(&sums.shape()[1..])?.copy()?;
+        tree.add(first, level, node)?;
     }
     Ok(tree)
 }

@@ -24,8 +24,11 @@ impl Default for Knn {
     }
 }
 
-/// Queries whose similarities to the whole training set are held at once.
-const QUERIES: usize = 256;
+/// Similarities that are held at once: 128 MiB of them, for the training set is read anew for each block of queries.
+const SIMILARITIES: usize = 1 << 25;
+
+/// Fewer queries at once are no use, however large the training set.
+const LEAST_QUERIES: usize = 64;
 
 /// Classifies the `test` features by their neighbours among `train` and compares with the test labels.
 ///
@@ -81,9 +84,15 @@ pub fn neighbours(bank: &Array, queries: &Array, k: usize) -> Result<Vec<(Vec<f3
     }
     let bank = ops::l2_normalize(bank, EPSILON)?.0.transpose(0, 1)?;
     let queries = ops::l2_normalize(queries, EPSILON)?.0;
+    search(&bank, &queries, k, (SIMILARITIES / m).max(LEAST_QUERIES))
+}
+
+/// The `k` best of each query, `[n, d]`, among the columns of the bank, `[d, m]`, so many queries at once.
+fn search(bank: &Array, queries: &Array, k: usize, at_once: usize) -> Result<Vec<(Vec<f32>, Vec<usize>)>> {
+    let [n, _] = queries.dims()?;
     let mut found = Vec::with_capacity(n);
-    for start in (0..n).step_by(QUERIES) {
-        let similarity = ops::matmul(&queries.slice(0, start, n.min(start + QUERIES))?, &bank)?;
+    for start in (0..n).step_by(at_once) {
+        let similarity = ops::matmul(&queries.slice(0, start, n.min(start + at_once))?, bank)?;
         let (values, indices) = ops::topk(&similarity, k)?;
         let (values, indices) = (values.to_vec::<f32>()?, indices.to_vec::<i64>()?);
         for (values, indices) in values.chunks(k).zip(indices.chunks(k)) {
@@ -136,10 +145,11 @@ mod tests {
         let many: Vec<[f32; 2]> =
             (0..600).map(|i| [((i * 7) % 13) as f32 - 6.0, ((i * 5) % 11) as f32 - 5.0]).collect();
         let bank = features(&many, &[0; 600]);
-        let all = neighbours(&bank.values, &bank.values, 3).unwrap();
-        for i in [0, 255, 256, 599] {
-            let one = neighbours(&bank.values, &bank.values.slice(0, i, i + 1).unwrap(), 3).unwrap();
-            assert_eq!(one[0], all[i]);
+        let columns = bank.values.transpose(0, 1).unwrap();
+        let all = search(&columns, &bank.values, 3, 600).unwrap();
+        assert_eq!(all.len(), 600);
+        for at_once in [1, 64, 599, 1000] {
+            assert_eq!(search(&columns, &bank.values, 3, at_once).unwrap(), all, "{at_once}");
         }
     }
 
