@@ -17,6 +17,7 @@ mod l2_normalize;
 mod layer_norm;
 mod linear;
 mod matmul;
+mod nearest;
 mod norm;
 pub(crate) mod operand;
 mod optim;
@@ -53,6 +54,7 @@ pub use l2_normalize::{l2_normalize, l2_normalize_grad};
 pub use layer_norm::{layer_norm, layer_norm_grad, layer_norm_grads, layer_norm_normalized};
 pub use linear::{linear, linear_input_grad, linear_weight_grad};
 pub use matmul::matmul;
+pub use nearest::nearest;
 pub use norm::{dot, norm_sq};
 pub use optim::{
     Tensors, adamw_step, average, decayed_squares, lamb_moments, lamb_walk, lars_step, lars_velocity, lars_walk,

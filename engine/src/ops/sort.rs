@@ -96,7 +96,7 @@ pub fn cumsum(x: &Array, axis: usize) -> Result<Array> {
 }
 
 /// Element types with the total order of this file.
-trait Ordered: Element {
+pub(super) trait Ordered: Element {
     fn order(self, other: Self) -> Ordering;
 
     /// Whether `self` comes after `other`, or is NaN: what a vector can tell at once.
@@ -215,7 +215,7 @@ stamp! {
 stamp! {
     /// The position of the first extreme element of a row that is not empty. The extremes of blocks are compared lane by
     /// lane, which a vector does at once; only the block that has the row's is searched for it.
-    fn extremum_at<T: Ordered>(row: &[T], largest: bool) -> usize {
+    pub(super) fn extremum_at<T: Ordered>(row: &[T], largest: bool) -> usize {
         const BLOCK: usize = 256;
         const LANES: usize = 16;
         let pick = |best: T, value: T| {

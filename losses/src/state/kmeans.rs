@@ -162,35 +162,29 @@ fn lloyd(x: &Array, o: &KMeans, mut stream: Stream) -> Result<Clustering> {
     Ok(Clustering { centroids, assignments, counts, objective: history })
 }
 
-/// Elements of a block of the matrix of rows and centroids, which is never held whole.
+/// Elements of a block of the rows' own centroids, which are never held all at once.
 const BLOCK: usize = 1 << 22;
 
 /// The nearest centroid of each row, `[N]` i64, and the objective.
 fn assign(x: &Array, centroids: &Array, metric: Metric) -> Result<(Array, f64)> {
-    let ([n, _], [k, _]) = (x.dims()?, centroids.dims()?);
-    let columns = centroids.transpose(0, 1)?;
+    let [n, d] = x.dims()?;
     // |x - c|² / 2 without the share of x alone, which does not tell centroids apart, is |c|² / 2 - x·c.
     let half_squares = match metric {
         Metric::Euclidean => Some(ops::scale(ops::sum(&ops::unary(Unary::Square, centroids)?, &[1], false)?, 0.5)?),
         Metric::Spherical => None,
     };
-    let rows = (BLOCK / k).max(1);
-    let (mut nearest, mut costs) = (Vec::new(), Vec::new());
+    let nearest = ops::nearest(x, centroids, half_squares.as_ref())?;
+    let rows = (BLOCK / d.max(1)).max(1);
+    let mut costs = Vec::new();
     for first in (0..n).step_by(rows) {
-        let x = x.slice(0, first, (first + rows).min(n))?;
-        let dots = ops::matmul(&x, &columns)?;
-        let scores = match &half_squares {
-            Some(half) => ops::sub(&dots, half)?,
-            None => dots,
-        };
-        let cluster = ops::argmax(&scores, 1)?;
-        costs.push(cost(&x, &ops::index_select(centroids, 0, &cluster)?, metric)?);
-        nearest.push(cluster);
+        let last = (first + rows).min(n);
+        let own = ops::index_select(centroids, 0, &nearest.slice(0, first, last)?)?;
+        costs.push(cost(&x.slice(0, first, last)?, &own, metric)?);
     }
     let costs = ops::concat(&costs.iter().collect::<Vec<_>>(), 0)?;
     let total = ops::rows_sum(&costs, Rows::of(costs.shape(), 0)?)?.total()?;
     let total = ops::cast(&total, DType::F64)?.reshape(&[])?.item::<f64>()?;
-    Ok((ops::concat(&nearest.iter().collect::<Vec<_>>(), 0)?, total / n as f64))
+    Ok((nearest, total / n as f64))
 }
 
 /// What each row of `x` adds to the objective with that row of `own` as its centroid: `[n, 1]`.

@@ -69,7 +69,7 @@ pub fn classify(train: &Features, queries: &Array, classes: usize, options: &Knn
 /// `Config` when `k` is 0 or the bank is empty, `Shape` when the lengths of the features differ.
 pub fn neighbours(bank: &Array, queries: &Array, k: usize) -> Result<Vec<(Vec<f32>, Vec<usize>)>> {
     let [m, d] = bank.dims()?;
-    let [n, query_length] = queries.dims()?;
+    let [_, query_length] = queries.dims()?;
     if d != query_length {
         return Err(Error::new(
             ErrorKind::Shape,

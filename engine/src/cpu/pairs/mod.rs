@@ -24,8 +24,9 @@ mod tiles;
 
 pub(crate) use gradient::{Side, pair_gradients};
 pub(crate) use mask::Mask;
-pub(crate) use stored::Stored;
+pub(crate) use stored::{DotProducts, DotStrips, Stored};
 pub(crate) use sums::{Statistics, Sums, pair_sums};
+pub(crate) use tiles::{Dots, strips, tile_len};
 
 use super::contract;
 use crate::order::CHUNK;
@@ -61,6 +62,6 @@ pub(crate) struct Problem<'a, S: Stored> {
 }
 
 /// The rows of block `block` of `len`.
-fn block_of(block: usize, len: usize) -> Range<usize> {
+pub(crate) fn block_of(block: usize, len: usize) -> Range<usize> {
     block * CHUNK..len.min((block + 1) * CHUNK)
 }

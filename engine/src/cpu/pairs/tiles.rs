@@ -13,7 +13,7 @@ use std::ops::Range;
 pub(super) const STRIDE: usize = A_STRIDE;
 
 /// Elements of a tile of `rows` rows.
-pub(super) const fn tile_len(rows: usize) -> usize {
+pub(crate) const fn tile_len(rows: usize) -> usize {
     rows * STRIDE
 }
 
@@ -32,7 +32,21 @@ pub(crate) struct Dots<'a, T: Num> {
 
 impl<'a, T: Num> Dots<'a, T> {
     /// `rows` `[m, depth]` against `columns` `[count, depth]`; depth and count are positive.
-    pub(super) fn new(cx: &Context<'a>, [rows, columns]: [&'a [T]; 2], [_, count, depth]: [usize; 3]) -> Dots<'a, T> {
+    pub(super) fn new(cx: &Context<'a>, operands: [&'a [T]; 2], dims: [usize; 3]) -> Dots<'a, T> {
+        Dots::ahead_within(cx, operands, dims, MOST_AHEAD)
+    }
+
+    /// The same, with all columns packed ahead, for tasks of few rows.
+    pub(crate) fn ahead(cx: &Context<'a>, operands: [&'a [T]; 2], dims: [usize; 3]) -> Dots<'a, T> {
+        Dots::ahead_within(cx, operands, dims, usize::MAX)
+    }
+
+    fn ahead_within(
+        cx: &Context<'a>,
+        [rows, columns]: [&'a [T]; 2],
+        [_, count, depth]: [usize; 3],
+        most: usize,
+    ) -> Dots<'a, T> {
         let operand = Operand {
             data: columns,
             k: depth,
@@ -43,7 +57,7 @@ impl<'a, T: Num> Dots<'a, T> {
             col_stride: depth,
         };
         let kernels = <T as contract::Real>::kernels(cx.isa);
-        Dots { rows, depth, count, columns: Packed::ahead_within(cx, &operand, MOST_AHEAD), kernels }
+        Dots { rows, depth, count, columns: Packed::ahead_within(cx, &operand, most), kernels }
     }
 
     fn chunks(&self) -> usize {
@@ -125,7 +139,7 @@ impl<T: Num> DotStrips<T> for DotsOfBlock<'_, T> {
 }
 
 /// Cuts `rows` into runs of at most `most`, of nearly equal length, at multiples of `unit`, which divides `most`.
-pub(super) fn strips(rows: Range<usize>, most: usize, unit: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn strips(rows: Range<usize>, most: usize, unit: usize) -> impl Iterator<Item = Range<usize>> {
     let (count, len) = (rows.len().div_ceil(most), rows.len());
     let cut = move |i: usize| rows.start + (i * len / count).next_multiple_of(unit).min(len);
     (0..count).map(move |i| cut(i)..cut(i + 1))
