@@ -28,10 +28,6 @@
 //!   five, on a quiet machine and with huge pages: 1024 cubed 172 to 177, 2048 cubed 168 to 173, 256 x 2048 x 2048 with
 //!   B transposed 141 to 152. PyTorch (MKL) in the same rounds: 170, 180, 169.
 //!
-//! - Weight gradients of few slices in one for each thread against two, since each slice packs dy anew; two cores of an AMD
-//!   EPYC, medians of three and four alternating rounds: forward and backward of 3 x 3 of 64 channels 73 to 70 ms both times,
-//!   of a 7 x 7 stem 60 to 52 and 61 to 52.
-//!
 //! Not done: fast transposes (a transposed left operand runs at 110 to 145).
 #![allow(unsafe_code)]
 

@@ -2,7 +2,14 @@
 //!
 //! A task owns a block of the gradient, small enough that its partial sums over the leaves stay in the second-level
 //! cache, and walks through all leaves. A tile's sum over a leaf goes from registers straight into the nodes of the
-//! tree, merging the siblings that it completes.
+//! tree, merging the siblings that it completes. Both operands are read where they lie.
+//!
+//! Tried, in ms, on two cores of an AMD EPYC, least times of nine and more in alternating rounds on a shared machine:
+//! - Taps of less channels than a tile has rows side by side, where x has them so, not one by one: 7 x 7 stem 31.5 to 26.3.
+//! - Asking for the next unit's memory while this one is worked on: 7 x 7 stem 26.4 to 22.0; 1 x 1 of 64 to 256 channels at
+//!   56 x 56 19.0 to 8.9, of 128 to 512 at 28 x 28 11.0 to 8.4.
+//! - dy where it lies, not packed panel by panel: 3 x 3 stem of small images 1.7 to 1.3, 3 x 3 of 64 channels 21.9 to 21.4, of
+//!   128 10.6 to 10.4; 1 x 1 of 128 to 512 channels 8.1 to 7.6.
 #![allow(unsafe_code)]
 
 mod positions;
