@@ -123,7 +123,7 @@ fn correlate<T: Real>(cx: &Context<'_>, gathering: &Gathering, from: &[T], weigh
     let pixels = Pixels::new(gathering);
     for group in 0..gathering.groups {
         let [first_from, first_to] = gathering.first_channels(group);
-        let packed = Packed::ahead(cx, &gathering.weight(weight, group));
+        let packed = Packed::for_rows(cx, &gathering.weight(weight, group), pixels.rows());
         let rows = PixelRows { pixels: &pixels, from: from.get(first_from..).unwrap_or(&[]), first_channel: first_to };
         // SAFETY: rows are pixels of `to`, each once, and the group's channels are some of theirs.
         unsafe { contract(cx, &rows, &packed, SharedMut::new(to)) }
@@ -266,6 +266,11 @@ impl<'a> Pixels<'a> {
             }
         }
         pixels
+    }
+
+    /// All rows.
+    fn rows(&self) -> usize {
+        self.classes.iter().map(|class| class.rows).sum()
     }
 
     /// Calls `visit(row, start)` for rows `first .. first + rows` of the class, where `start` is the offset of the row's

@@ -14,38 +14,26 @@ use crate::order::CHUNK;
 /// Columns of B that are worked on together: with [`CHUNK`] rows of f32, 1 MiB.
 const COLUMN_BLOCK: usize = (1 << 18) / CHUNK;
 
-/// Cuts every class into tiles of nearly equal height.
-fn tiles(classes: &[Class], max_rows: usize) -> Vec<Tile> {
+/// Part `slice` of `slices`: of every class, cut into tiles of nearly equal height, an equal share. So a slice has the rows
+/// of neighbouring pixels, whatever their classes. Where shares are no whole tiles, classes round up at different slices.
+pub(super) fn tiles(classes: &[Class], max_rows: usize, [slice, slices]: [usize; 2]) -> Vec<Tile> {
     let mut tiles = Vec::new();
     for (class, Class { rows, .. }) in classes.iter().enumerate() {
         let count = rows.div_ceil(max_rows);
         let start = |i: usize| i * rows / count;
-        tiles.extend((0..count).map(|i| Tile { class, first: start(i), rows: start(i + 1) - start(i) }));
+        let (unit, shift) = (2 * classes.len(), 2 * class + 1);
+        let first = |slice: usize| (slice * count * unit).div_ceil(slices).saturating_sub(shift).div_ceil(unit);
+        let share = first(slice)..first(slice + 1);
+        tiles.extend(share.map(|i| Tile { class, first: start(i), rows: start(i + 1) - start(i) }));
     }
     tiles
-}
-
-/// Cuts tiles into at most `slices` runs of nearly equal work.
-fn slices(tiles: &[Tile], classes: &[Class], slices: usize) -> Vec<std::ops::Range<usize>> {
-    let depths: Vec<usize> = classes.iter().map(|class| class.depth().max(1)).collect();
-    let work = |tile: &Tile| tile.rows * depths[tile.class];
-    let total: usize = tiles.iter().map(work).sum();
-    let (mut cuts, mut done, mut start) = (Vec::new(), 0, 0);
-    for (i, tile) in tiles.iter().enumerate() {
-        done += work(tile);
-        if done * slices >= (cuts.len() + 1) * total || i + 1 == tiles.len() {
-            cuts.push(start..i + 1);
-            start = i + 1;
-        }
-    }
-    cuts
 }
 
 /// How many slices of rows and of column blocks to make of a product.
 ///
 /// Slices are small enough that the rows of A and C stay in the second-level cache when B does too, and large when B
 /// has to be read anew for each of them.
-fn grid(threads: usize, tiles: usize, rows: usize, depth: usize, columns: usize, panels: usize) -> (usize, usize) {
+fn grid(threads: usize, rows: usize, depth: usize, columns: usize, panels: usize) -> (usize, usize) {
     const SMALL_B: usize = 1 << 18;
     const SMALL_SLICE: usize = 1 << 17;
     let by_rows = if depth * columns <= SMALL_B {
@@ -54,7 +42,7 @@ fn grid(threads: usize, tiles: usize, rows: usize, depth: usize, columns: usize,
         rows.div_ceil(1024)
     };
     let wanted = if threads == 1 { 1 } else { 4 * threads };
-    let by_rows = by_rows.max(wanted.min(rows.div_ceil(256))).clamp(1, tiles.max(1));
+    let by_rows = by_rows.max(wanted.min(rows.div_ceil(256))).max(1);
     let by_columns = if by_rows >= threads { 1 } else { (2 * threads).div_ceil(by_rows).min(panels) };
     (by_rows, by_columns.max(1))
 }
@@ -67,22 +55,20 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
     let kernels = T::kernels(cx.isa);
     let classes = source.classes();
     let panels = b.panels;
-    let tiles = tiles(classes, kernels.max_rows());
     let rows = classes.iter().map(|class| class.rows).sum();
     let depth = classes.iter().map(Class::depth).max().unwrap_or(0);
     let (row_slices, column_slices) = if b.is_on_demand() {
         (1, if cx.threads() == 1 { 1 } else { (2 * cx.threads()).min(panels.count()) })
     } else {
-        grid(cx.threads(), tiles.len(), rows, depth, panels.padded(), panels.count())
+        grid(cx.threads(), rows, depth, panels.padded(), panels.count())
     };
-    let row_slices = slices(&tiles, classes, row_slices);
     let first_chunks: Vec<Option<usize>> =
         classes.iter().map(|class| class.pieces.iter().position(|pieces| !pieces.is_empty())).collect();
     let block = COLUMN_BLOCK / kernels.max_columns();
     let left = Left::new(source, panels.count());
 
-    cx.run(row_slices.len() * column_slices, |task| {
-        let tiles = &tiles[row_slices[task / column_slices].clone()];
+    cx.run(row_slices * column_slices, |task| {
+        let tiles = tiles(classes, kernels.max_rows(), [task / column_slices, row_slices]);
         let slice = task % column_slices;
         let panel_range = slice * panels.count() / column_slices..(slice + 1) * panels.count() / column_slices;
         let mut a = cx.scratch.lease::<T>(MAX_ROWS * A_STRIDE);
@@ -104,14 +90,16 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
             let chunks = classes.iter().map(|class| class.pieces.len()).max().unwrap_or(0);
             for chunk in 0..chunks {
                 let b = b.block(chunk, block_start..block_end, &mut b_scratch);
-                for (i, &tile) in tiles.iter().enumerate() {
+                let in_chunk = |tile: &Tile| !classes[tile.class].pieces[chunk].is_empty();
+                let mut rest = tiles.iter().copied().filter(in_chunk).map(|tile| (tile, left.starts(tile)));
+                let mut next = rest.next();
+                while let Some((tile, starts)) = next {
+                    next = rest.next();
                     let Tile { class, first, rows } = tile;
-                    if classes[class].pieces[chunk].is_empty() {
-                        continue;
-                    }
                     let is_first = first_chunks[class] == Some(chunk);
                     source.outputs(class, first, &mut offsets[..rows]);
-                    let (a, pieces) = left.rows(tile, chunk, tiles.get(i + 1), &mut a);
+                    let ahead = next.map_or(starts, |(_, starts)| starts);
+                    let (a, pieces) = left.rows(tile, chunk, [&starts, &ahead], &mut a);
                     for panel in (block_start..block_end).map(|i| panels.get(i)) {
                         let kernel = kernels.rows[rows - 1][panel.vectors - 1];
                         let packed = b.panel(panel);
@@ -122,7 +110,7 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
                             let add = if is_first { &[] } else { &before[..] };
                             // SAFETY: `cx.isa` is present; A's rows have all elements of the pieces, which lie in
                             // a chunk; the panel has a row per position; the caller promises the rows of C.
-                            unsafe { kernel(&a, packed.as_ptr(), pieces, &Output { add, to, rows: &offsets }) };
+                            unsafe { kernel(&a, packed, pieces, &Output { add, to, rows: &offsets }) };
                         } else {
                             for m in 0..rows {
                                 ragged_offsets[m] = m * width;
@@ -137,7 +125,7 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
                             let add = if is_first { &[] } else { &before[..] };
                             let out = Output { add, to, rows: &ragged_offsets };
                             // SAFETY: as above, with a whole tile of scratch for the output.
-                            unsafe { kernel(&a, packed.as_ptr(), pieces, &out) };
+                            unsafe { kernel(&a, packed, pieces, &out) };
                             for m in 0..rows {
                                 // SAFETY: as above.
                                 let c = unsafe { c.slice(offsets[m] + panel.first, panel.columns) };

@@ -8,7 +8,7 @@
 //! 16.7 to 18.2).
 
 use super::lanes::Real;
-use super::micro::{A_STRIDE, Piece, Rows};
+use super::micro::{A_STRIDE, MAX_ROWS, Piece, Rows};
 use std::marker::PhantomData;
 
 /// `rows` rows of a class from `first`.
@@ -32,6 +32,9 @@ impl Class {
         self.pieces.iter().flatten().map(|piece| piece.len).sum()
     }
 }
+
+/// Where the rows of a tile start.
+pub(super) type Starts<T> = [*const T; MAX_ROWS];
 
 /// A left operand.
 pub(super) trait Source<T>: Sync {
@@ -81,34 +84,37 @@ impl<'a, T: Real, S: Source<T>> Left<'a, T, S> {
         Left { source, is_in_place, copied, marker: PhantomData }
     }
 
+    /// Where the rows of a tile start in memory, the first in place of those that it has not; null where there is no pitch.
+    pub(super) fn starts(&self, tile: Tile) -> Starts<T> {
+        let mut starts = [std::ptr::null(); MAX_ROWS];
+        if self.source.pitch().is_some() {
+            self.source.starts(tile.class, tile.first, &mut starts[..tile.rows]);
+            let first = starts[0];
+            starts[tile.rows..].fill(first);
+        }
+        starts
+    }
+
     /// The rows of a tile that has pieces in this chunk, and the pieces; `scratch` is for the copy. Meanwhile the kernel
-    /// asks for those of `next`.
+    /// asks for those of the next tile.
     pub(super) fn rows<'b>(
         &'b self,
         tile: Tile,
         chunk: usize,
-        next: Option<&Tile>,
+        [starts, next]: [&Starts<T>; 2],
         scratch: &'b mut [T],
     ) -> (Rows<T>, &'b [Piece]) {
         let in_memory = &self.source.classes()[tile.class].pieces[chunk];
-        let mut starts = std::array::from_fn(|row| scratch.as_ptr().wrapping_add(row * A_STRIDE));
-        let pieces = if self.is_in_place {
-            self.source.starts(tile.class, tile.first, &mut starts[..tile.rows]);
-            in_memory
-        } else {
-            self.source.load(tile.class, tile.first, tile.rows, chunk, scratch);
-            &self.copied[tile.class][chunk]
-        };
-        let mut ahead = starts;
-        if let Some(next) = next
-            && self.source.pitch().is_some()
-            && in_memory[0].len >= SHORT
-        {
-            self.source.starts(next.class, next.first, &mut ahead[..next.rows]);
-            let shift = in_memory[0].delta - pieces[0].delta;
-            ahead[..next.rows].iter_mut().for_each(|start| *start = start.wrapping_offset(shift));
+        if self.is_in_place {
+            return (Rows::new(starts, if in_memory[0].len < SHORT { starts } else { next }), in_memory);
         }
-        (Rows::new(&starts, &ahead), pieces)
+        self.source.load(tile.class, tile.first, tile.rows, chunk, scratch);
+        let pieces = &self.copied[tile.class][chunk];
+        let copy = std::array::from_fn(|row| scratch.as_ptr().wrapping_add(row * A_STRIDE));
+        let shift = in_memory[0].delta - pieces[0].delta;
+        let next = next.map(|start| start.wrapping_offset(shift));
+        let is_asked_for = self.source.pitch().is_some() && in_memory[0].len >= SHORT;
+        (Rows::new(&copy, if is_asked_for { &next } else { &copy }), pieces)
     }
 }
 

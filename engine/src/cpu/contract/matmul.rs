@@ -83,7 +83,7 @@ fn product<T: Real>(cx: &Context<'_>, a: &Matrix<'_, T>, b: &Matrix<'_, T>, c: S
     };
     // Tasks that share no columns copy every row of A each, which only many columns make up for.
     let on_demand = a.rows >= ROWS_ON_DEMAND && b.cols >= COLUMNS_ON_DEMAND * cx.threads();
-    let packed = if on_demand { Packed::on_demand(cx, &operand) } else { Packed::ahead(cx, &operand) };
+    let packed = if on_demand { Packed::on_demand(cx, &operand) } else { Packed::for_rows(cx, &operand, a.rows) };
     let pieces = (0..k.div_ceil(CHUNK))
         .map(|i| {
             vec![Piece { delta: (i * CHUNK * a.col_stride).cast_signed(), ..Piece::whole(CHUNK.min(k - i * CHUNK)) }]

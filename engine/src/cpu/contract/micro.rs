@@ -63,6 +63,20 @@ impl<T> Rows<T> {
     }
 }
 
+/// A panel of B: the elements of position k start `k * pitch` elements from `start`.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct Right<T> {
+    pub(in crate::cpu) start: *const T,
+    pub(in crate::cpu) pitch: usize,
+}
+
+impl<T> Right<T> {
+    /// Of rows of `pitch` elements, the first of which begins `rows`.
+    pub(in crate::cpu) fn new(rows: &[T], pitch: usize) -> Right<T> {
+        Right { start: rows.as_ptr(), pitch }
+    }
+}
+
 /// How many positions ahead the rows of B are asked for.
 const B_AHEAD: usize = 8;
 
@@ -78,18 +92,16 @@ pub(in crate::cpu) struct Output<'a, T> {
     pub(in crate::cpu) rows: &'a [usize; MAX_ROWS],
 }
 
-/// A tile from A's rows: `a[row][delta + i]` times `b[(at + i) * columns + column]`, over i of the runs.
+/// A tile from A's rows: `a[row][delta + i]` times `b[(at + i) * pitch + column]`, over i of the pieces.
 ///
 /// # Safety
 /// The instruction set of the kernel must be there; all elements named above must be valid.
-pub(in crate::cpu) type RowsKernel<T> = unsafe fn(a: &Rows<T>, b: *const T, pieces: &[Piece], out: &Output<'_, T>);
+pub(in crate::cpu) type RowsKernel<T> = unsafe fn(a: &Rows<T>, b: Right<T>, pieces: &[Piece], out: &Output<'_, T>);
 
 /// The positions that a tile of columns is summed over.
 pub(in crate::cpu) struct Path<'a, T> {
     /// By position: offset in A, which may wrap around, and row of B.
     pub(in crate::cpu) at: &'a [(usize, usize)],
-    /// Elements between the rows of B.
-    pub(in crate::cpu) pitch: usize,
     /// Which positions only some rows of the tile take part in, in order, and which rows.
     pub(in crate::cpu) partial: &'a [(usize, Range<usize>)],
     /// What is asked for meanwhile: at position i the line at `ahead.0 + i * ahead.1`.
@@ -98,16 +110,16 @@ pub(in crate::cpu) struct Path<'a, T> {
 
 impl<'a, T> Path<'a, T> {
     /// All rows at all positions, with nothing asked for that is not in the cache already: some of B.
-    pub(in crate::cpu) fn new(at: &'a [(usize, usize)], b: &[T], pitch: usize) -> Path<'a, T> {
-        Path { at, pitch, partial: &[], ahead: (b.as_ptr(), 0) }
+    pub(in crate::cpu) fn new(at: &'a [(usize, usize)], b: Right<T>) -> Path<'a, T> {
+        Path { at, partial: &[], ahead: (b.start, 0) }
     }
 }
 
-/// A tile from A's columns: `a[at.0 + row]` times `b[at.1 * columns + column]`, over the positions of the path, in order.
+/// A tile from A's columns: `a[at.0 + row]` times `b[at.1 * pitch + column]`, over the positions of the path, in order.
 ///
 /// # Safety
 /// As for [`RowsKernel`].
-pub(in crate::cpu) type ColumnsKernel<T> = unsafe fn(a: *const T, b: *const T, path: &Path<'_, T>, out: &Output<'_, T>);
+pub(in crate::cpu) type ColumnsKernel<T> = unsafe fn(a: *const T, b: Right<T>, path: &Path<'_, T>, out: &Output<'_, T>);
 
 /// The micro-kernels of one element type and instruction set.
 pub(crate) struct Kernels<T: 'static> {
@@ -161,7 +173,7 @@ unsafe fn prefetch<L: Lanes, const M: usize, const V: usize>(out: &Output<'_, L:
 #[inline(always)]
 unsafe fn rows_kernel<L: Lanes, const M: usize, const V: usize>(
     a: &Rows<L::Elem>,
-    b: *const L::Elem,
+    b: Right<L::Elem>,
     pieces: &[Piece],
     out: &Output<'_, L::Elem>,
 ) {
@@ -170,7 +182,8 @@ unsafe fn rows_kernel<L: Lanes, const M: usize, const V: usize>(
         prefetch::<L, M, V>(out);
         let mut sum = [[L::zero(); V]; M];
         for piece in pieces {
-            let mut b = b.add(piece.at * V * L::WIDTH);
+            let Right { start, pitch } = b;
+            let mut b = start.add(piece.at * pitch);
             let mut rows = [std::ptr::null(); M];
             for m in 0..M {
                 rows[m] = a.starts[m].wrapping_offset(piece.delta);
@@ -180,7 +193,7 @@ unsafe fn rows_kernel<L: Lanes, const M: usize, const V: usize>(
                 let mut bv = [L::zero(); V];
                 for v in 0..V {
                     bv[v] = L::load(b.add(v * L::WIDTH));
-                    L::prefetch(b.wrapping_add((B_AHEAD * V + v) * L::WIDTH));
+                    L::prefetch(b.wrapping_add(B_AHEAD * pitch + v * L::WIDTH));
                 }
                 for m in 0..M {
                     let am = L::splat(rows[m].add(k));
@@ -188,7 +201,7 @@ unsafe fn rows_kernel<L: Lanes, const M: usize, const V: usize>(
                         sum[m][v] = am.fma(bv[v], sum[m][v]);
                     }
                 }
-                b = b.add(V * L::WIDTH);
+                b = b.wrapping_add(pitch);
             }
         }
         finish(sum, out);
@@ -198,13 +211,13 @@ unsafe fn rows_kernel<L: Lanes, const M: usize, const V: usize>(
 #[inline(always)]
 unsafe fn columns_kernel<L: Lanes, const M: usize, const V: usize>(
     a: *const L::Elem,
-    b: *const L::Elem,
+    Right { start: b, pitch }: Right<L::Elem>,
     path: &Path<'_, L::Elem>,
     out: &Output<'_, L::Elem>,
 ) {
     // SAFETY: the caller vouches for the instruction set, for A and B at the positions, and for the output tile.
     unsafe {
-        let &Path { at, pitch, partial, ahead: (ahead, step) } = path;
+        let &Path { at, partial, ahead: (ahead, step) } = path;
         let mut sum = [[L::zero(); V]; M];
         let mut start = 0;
         for p in 0..=partial.len() {
@@ -255,14 +268,14 @@ macro_rules! kernels {
             type T = <$lanes as Lanes>::Elem;
             $(#[target_feature(enable = $feature)])?
             unsafe fn rows<const M: usize, const V: usize>(
-                a: &Rows<T>, b: *const T, pieces: &[Piece], out: &Output<'_, T>,
+                a: &Rows<T>, b: Right<T>, pieces: &[Piece], out: &Output<'_, T>,
             ) {
                 // SAFETY: passed on from the caller; the feature of this function is the one the lanes need.
                 unsafe { rows_kernel::<L, M, V>(a, b, pieces, out) }
             }
             $(#[target_feature(enable = $feature)])?
             unsafe fn columns<const M: usize, const V: usize>(
-                a: *const T, b: *const T, path: &Path<'_, T>, out: &Output<'_, T>,
+                a: *const T, b: Right<T>, path: &Path<'_, T>, out: &Output<'_, T>,
             ) {
                 // SAFETY: passed on from the caller; the feature of this function is the one the lanes need.
                 unsafe { columns_kernel::<L, M, V>(a, b, path, out) }

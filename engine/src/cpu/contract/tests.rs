@@ -1,5 +1,7 @@
 //! Bit-equality with the scalar definition, over shapes, instruction sets and threads.
 
+use super::driver::tiles;
+use super::left::{Class, Tile};
 use super::*;
 use crate::order::LEAF;
 use crate::rows::dyadic_blocks;
@@ -172,6 +174,25 @@ proptest! {
     ) {
         check_matmul::<f32>(batch, [m, k, n], transposed, seed);
         check_matmul::<f64>(batch, [m, k, n], transposed, seed);
+    }
+
+    #[test]
+    fn slices_have_every_row_once_and_equal_shares(
+        rows in proptest::collection::vec(1usize..300, 1..10), max_rows in 1usize..15, slices in 1usize..9,
+    ) {
+        let classes: Vec<Class> = rows.iter().map(|&rows| Class { rows, pieces: vec![] }).collect();
+        let slices: Vec<Vec<Tile>> = (0..slices).map(|slice| tiles(&classes, max_rows, [slice, slices])).collect();
+        for (class, rows) in rows.into_iter().enumerate() {
+            let of_class = |slice: &Vec<Tile>| slice.iter().copied().filter(|tile| tile.class == class).collect::<Vec<_>>();
+            let counts: Vec<usize> = slices.iter().map(|slice| of_class(slice).len()).collect();
+            prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{counts:?}");
+            let mut next = 0;
+            for tile in slices.iter().flat_map(of_class) {
+                prop_assert!(tile.first == next && (1..=max_rows).contains(&tile.rows));
+                next += tile.rows;
+            }
+            prop_assert_eq!(next, rows);
+        }
     }
 
     #[test]

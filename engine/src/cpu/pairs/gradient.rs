@@ -298,7 +298,7 @@ impl<T: Num> GradientProducts<T> for FullProducts<'_, T> {
                 // per column; this task alone has these rows of the gradient.
                 unsafe {
                     product.add(&mut ragged, self.kernels.width, |out| {
-                        kernel(&left, packed.panel(panel).as_ptr(), &runs, out);
+                        kernel(&left, packed.panel(panel), &runs, out);
                     })
                 };
             }
@@ -330,12 +330,7 @@ impl<T: Num> GradientProducts<T> for FullProducts<'_, T> {
                 unsafe {
                     product.add(&mut ragged, self.kernels.width, |out| {
                         let b = packed.panel(panel);
-                        kernel(
-                            g,
-                            b.as_ptr(),
-                            &Path::new(&self.down[..rows.len()], b, panel.vectors * self.kernels.width),
-                            out,
-                        );
+                        kernel(g, b, &Path::new(&self.down[..rows.len()], b), out);
                     })
                 };
             }

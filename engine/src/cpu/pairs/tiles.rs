@@ -132,7 +132,7 @@ impl<T: Num> DotStrips<T> for DotsOfBlock<'_, T> {
                 let out = Output { add, to, rows: &offsets };
                 // SAFETY: `cx.isa` is present; A holds `height` rows at its stride, and the panel a row per position.
                 // A row of the strip has STRIDE elements, room for a block of columns with its padding.
-                unsafe { kernel(&left, packed.panel(panel).as_ptr(), &runs, &out) };
+                unsafe { kernel(&left, packed.panel(panel), &runs, &out) };
             }
         }
     }

@@ -16,7 +16,7 @@ mod positions;
 
 use super::conv::ConvShape;
 use super::lanes::Real;
-use super::micro::{Kernels, MAX_ROWS, Output, Path};
+use super::micro::{Kernels, MAX_ROWS, Output, Path, Right};
 use super::pack::{Panel, Panels, copy_row};
 use super::{Context, SharedMut};
 use crate::order::LEAF;
@@ -195,14 +195,14 @@ impl<'a, T: Real> Plan<'a, T> {
                 let first_pixel = unit.leaves.start * LEAF * shape.h * shape.w;
                 let a = x.as_ptr().wrapping_add(first_pixel * shape.c + group * (shape.c / shape.groups) + tile.first);
                 for (p, panel) in panels.iter().enumerate() {
-                    let b = &b[panel.first - first.first..];
+                    let b = Right::new(&b[panel.first - first.first..], pitch);
                     let width = panel.vectors * self.kernels.width;
                     let kernel = self.kernels.columns[tile.rows - 1][panel.vectors - 1];
                     let offsets = std::array::from_fn(|m| m * width);
                     let sums = sums[(t * panels.len() + p) * tile_len..][..tile_len].as_mut_ptr();
                     let slot = |i: usize| sums.wrapping_add(i * slot_len);
                     let before = slot(self.slots);
-                    let (line, step) = ahead.next().unwrap_or((b.as_ptr(), 0));
+                    let (line, step) = ahead.next().unwrap_or((b.start, 0));
                     for leaf in &positions.leaves {
                         let Step { merge, to } = &self.steps[leaf.index];
                         let mut add = [before.cast_const(); MAX_ADD];
@@ -218,12 +218,12 @@ impl<'a, T: Real> Plan<'a, T> {
                         let path = Path {
                             partial: &partial[leaf.partial.clone()],
                             ahead: (line.wrapping_add(leaf.at.start * step), step),
-                            ..Path::new(&positions.at[leaf.at.clone()], b, pitch)
+                            ..Path::new(&positions.at[leaf.at.clone()], b)
                         };
                         // SAFETY: `cx.isa` is present. Positions lie in B's rows, which have `width` columns from the
                         // panel's first, and in x with those of the tile's elements after them whose taps are real.
                         // Slots hold a whole tile each.
-                        unsafe { kernel(a, b.as_ptr(), &path, &out) };
+                        unsafe { kernel(a, b, &path, &out) };
                     }
                 }
             }

@@ -3,7 +3,7 @@
 
 use super::super::conv::ConvShape;
 use super::super::lanes::Real as _;
-use super::super::micro::{A_STRIDE, Kernels, MAX_ROWS, Output, Piece, Rows};
+use super::super::micro::{A_STRIDE, Kernels, MAX_ROWS, Output, Piece, Right, Rows};
 use super::super::pack::{Panels, transpose};
 use super::super::{Context, Lease, SharedMut};
 use super::{COMPONENTS, Image, LANES, OUTSIDE, TAPS, TILE, Tiles, interpolate, transform_patch, transform_taps};
@@ -151,7 +151,9 @@ impl Correlation<'_> {
                     let out = Output { add: &[], to, rows: &rows };
                     // SAFETY: `cx.isa` is present; a patch has c elements of the component from each row's start, the
                     // panel a row for each, and c_out is whole vectors, so that panels end where the products do.
-                    unsafe { kernel(&left, taps[panel.first * c..].as_ptr(), &runs, &out) };
+                    unsafe {
+                        kernel(&left, Right::new(&taps[panel.first * c..], panel.vectors * kernels.width), &runs, &out)
+                    };
                 }
             }
         }

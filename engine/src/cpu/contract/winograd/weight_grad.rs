@@ -7,7 +7,7 @@
 
 use super::super::conv::ConvShape;
 use super::super::lanes::Real as _;
-use super::super::micro::{Kernels, Output, Path};
+use super::super::micro::{Kernels, Output, Path, Right};
 use super::super::pack::{Panel, Panels};
 use super::super::weight_grad::{Step, expect_lengths, steps};
 use super::super::{Context, SharedMut};
@@ -225,6 +225,7 @@ impl Gradient<'_> {
             for panel in panels {
                 let outputs =
                     &unit.outputs[component * component_len(unit.tiles, self.shape.c_out) + panel.first * unit.tiles..];
+                let outputs = Right::new(outputs, panel.vectors * self.kernels.width);
                 for strip in &strips {
                     let kernel = self.kernels.columns[strip.len() - 1][panel.vectors - 1];
                     let at = (component * rows.len() + strip.start) * columns + panel.first - panels[0].first;
@@ -235,12 +236,7 @@ impl Gradient<'_> {
                     // position, the panel a row, and the block a row of the panel's columns per channel.
                     unsafe {
                         let patches = patches[rows.start + strip.start..].as_ptr();
-                        kernel(
-                            patches,
-                            outputs.as_ptr(),
-                            &Path::new(positions, outputs, panel.vectors * self.kernels.width),
-                            &out,
-                        );
+                        kernel(patches, outputs, &Path::new(positions, outputs), &out);
                     }
                 }
             }
