@@ -4,7 +4,7 @@
 use super::by_row::{expect_shape, statistic, write_rows, write_rows_and_stats};
 use super::operand::same_kind;
 use super::row_norm::{
-    check_eps, expect_parameter, normalize_row, normalized, parameter, row_grad, row_statistics, widened,
+    GradRow, check_eps, expect_parameter, normalize_row, normalized, parameter, row_grad, row_statistics, widened,
 };
 use super::{Float, cast, is_half, kernels_for, span, with_real};
 use crate::gpu;
@@ -103,11 +103,12 @@ pub fn group_norm_grad(dy: &Array, x: &Array, mean: &Array, rstd: &Array, gamma:
                     shape.gather(&x_images[range.clone()], group, &mut scratch.x);
                     shape.gather(&dy_images[range.clone()], group, &mut scratch.dy);
                     scratch.dx.resize(scratch.x.len(), T::ZERO);
-                    let stats = (mean[image * groups + group], rstd[image * groups + group]);
-                    let gamma = &gamma[shape.channels_of(group)];
-                    let rows = (&scratch.x[..], &scratch.dy[..]);
-                    row_grad(cpu.isa(), rows, stats, gamma, &mut scratch.normalized, &mut scratch.dx);
-                    shape.scatter(&scratch.dx, group, dx);
+                    let (mean, rstd) = (mean[image * groups + group], rstd[image * groups + group]);
+                    scratch.gamma.clear();
+                    (0..shape.pixels).for_each(|_| scratch.gamma.extend(&gamma[shape.channels_of(group)]));
+                    let GradScratch { x, dy, gamma, dx: of_group } = &mut *scratch;
+                    row_grad(cpu.isa(), GradRow { x, dy, gamma, mean, rstd }, of_group);
+                    shape.scatter(of_group, group, dx);
                 }
             });
             Ok(())
@@ -134,13 +135,14 @@ pub fn group_norm_normalized(x: &Array, mean: &Array, rstd: &Array) -> Result<Ar
 struct GradScratch<T> {
     x: Vec<T>,
     dy: Vec<T>,
-    normalized: Vec<T>,
+    /// Of every element.
+    gamma: Vec<T>,
     dx: Vec<T>,
 }
 
 impl<T> Default for GradScratch<T> {
     fn default() -> Self {
-        GradScratch { x: Vec::new(), dy: Vec::new(), normalized: Vec::new(), dx: Vec::new() }
+        GradScratch { x: Vec::new(), dy: Vec::new(), gamma: Vec::new(), dx: Vec::new() }
     }
 }
 

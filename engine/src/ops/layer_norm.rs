@@ -3,7 +3,8 @@
 use super::by_row::{expect_shape, split_last, statistic, write_rows, write_rows_and_stats};
 use super::operand::same_kind;
 use super::row_norm::{
-    check_eps, expect_parameter, normalize_row, normalized, parameter, row_grad, row_statistics, widened,
+    GradRow, check_eps, expect_parameter, normalize_row, normalized, parameter, row_grad, row_grads, row_statistics,
+    widened,
 };
 use super::rows_sum::{channels, fold_leaves, folded_tree, rows_dot, rows_sum};
 use super::{cast, is_half, kernels_for, span, with_real};
@@ -11,7 +12,6 @@ use crate::gpu;
 use crate::order::CHUNK;
 use crate::{Array, DType, Result, Rows, SampleSum};
 use selfsame_kernels::math::Real;
-use selfsame_kernels::stamp;
 
 /// (y, mean, rstd) of x `[.., c]`; gamma and beta are `[c]`, mean and rstd `[..]` (f32 for bf16 and f16).
 ///
@@ -77,10 +77,10 @@ pub fn layer_norm_grad(dy: &Array, x: &Array, mean: &Array, rstd: &Array, gamma:
         let (mean, rstd) = (mean.to_vec::<T>()?, rstd.to_vec::<T>()?);
         let (x_rows, dy_rows) = (x.as_slice::<T>()?, dy.as_slice::<T>()?);
         Array::build::<T>(x.device(), x.shape(), OP, |cpu, dx| {
-            write_rows(cpu, dx, len, |normalized, row, dx| {
+            write_rows(cpu, dx, len, |_: &mut (), row, dx| {
                 let range = row * len..(row + 1) * len;
-                let rows = (&x_rows[range.clone()], &dy_rows[range]);
-                row_grad(cpu.isa(), rows, (mean[row], rstd[row]), &gamma, normalized, dx);
+                let (x, dy) = (&x_rows[range.clone()], &dy_rows[range]);
+                row_grad(cpu.isa(), GradRow { x, dy, gamma: &gamma, mean: mean[row], rstd: rstd[row] }, dx);
             });
             Ok(())
         })
@@ -137,7 +137,7 @@ pub fn layer_norm_grads(
             let (dgamma, dbeta) = (dgamma.make_mut::<T>()?, dbeta.make_mut::<T>()?);
             let leaves = dx.chunks_mut(rows.leaf(0).len() * c).zip(dgamma.chunks_mut(c)).zip(dbeta.chunks_mut(c));
             cpu.workers().run_parts(leaves, |leaf, ((dx, dgamma), dbeta)| {
-                let (mut normalized, mut part) = (Vec::new(), [(); 2].map(|()| vec![T::ZERO; c]));
+                let mut part = [(); 2].map(|()| vec![T::ZERO; c]);
                 for (chunk, dx) in dx.chunks_mut(CHUNK * c).enumerate() {
                     let [gammas, betas] = &mut part;
                     gammas.fill(T::ZERO);
@@ -145,8 +145,8 @@ pub fn layer_norm_grads(
                     for (row, dx) in dx.chunks_mut(c).enumerate() {
                         let row = rows.leaf(leaf).start + chunk * CHUNK + row;
                         let (x, dy) = (&x_rows[row * c..][..c], &dy_rows[row * c..][..c]);
-                        row_grad(cpu.isa(), (x, dy), (mean[row], rstd[row]), &gamma, &mut normalized, dx);
-                        add_row(cpu.isa(), dy, &normalized, gammas, betas);
+                        let row = GradRow { x, dy, gamma: &gamma, mean: mean[row], rstd: rstd[row] };
+                        row_grads(cpu.isa(), row, dx, gammas, betas);
                     }
                     for (sum, part) in [(&mut *dgamma, gammas), (&mut *dbeta, betas)] {
                         // The first chunk is the start, so that a sum of -0 stays one.
@@ -161,16 +161,6 @@ pub fn layer_norm_grads(
         })?;
         Ok((dx, folded_tree(&dgamma, rows)?, folded_tree(&dbeta, rows)?))
     })
-}
-
-stamp! {
-    /// One more row of the chains of dy h and of dy.
-    fn add_row<T: Real>(dy: &[T], normalized: &[T], dgamma: &mut [T], dbeta: &mut [T]) {
-        for (((dgamma, dbeta), dy), h) in dgamma.iter_mut().zip(dbeta).zip(dy).zip(normalized) {
-            *dgamma = Real::mul_add(*dy, *h, *dgamma);
-            *dbeta += *dy;
-        }
-    }
 }
 
 /// (x - mean) rstd: what [`layer_norm`] scales by gamma.

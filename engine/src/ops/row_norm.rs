@@ -10,6 +10,7 @@ use crate::{Array, DType, Error, ErrorKind, Result};
 use selfsame_kernels::elementwise::Binary;
 use selfsame_kernels::isa::Isa;
 use selfsame_kernels::math::Real;
+use selfsame_kernels::order::LANES;
 use selfsame_kernels::{lanes, stamp};
 
 /// (mean, rstd) of a row.
@@ -20,21 +21,48 @@ pub(crate) fn row_statistics<T: Float>(isa: Isa, x: &[T], eps: T) -> (T, T) {
     (mean, Real::rsqrt(variance + eps))
 }
 
+/// What the gradient of a row is made of: all slices have its length.
+#[derive(Clone, Copy)]
+pub(crate) struct GradRow<'a, T> {
+    pub(crate) x: &'a [T],
+    pub(crate) dy: &'a [T],
+    pub(crate) gamma: &'a [T],
+    pub(crate) mean: T,
+    pub(crate) rstd: T,
+}
+
 /// dx of a row: with g = dy gamma and h = (x - mean) rstd, rstd (fma(-h, mean(g h), g - mean(g))); both means are sums
 /// by lanes, the first of fused multiply-adds, divided by n.
-pub(crate) fn row_grad<T: Float>(
-    isa: Isa,
-    (x, dy): (&[T], &[T]),
-    (mean, rstd): (T, T),
-    gamma: &[T],
-    normalized: &mut Vec<T>,
-    dx: &mut [T],
-) {
-    normalized.resize(x.len(), T::ZERO);
-    prepare_grad(isa, x, dy, mean, rstd, gamma, normalized, dx);
-    let n = T::from_usize(x.len());
-    let (mean_g, mean_gh) = (lanes::sum(isa, dx) / n, lanes::dot(isa, dx, normalized) / n);
-    finish_grad(isa, normalized, mean_g, mean_gh, rstd, dx);
+pub(crate) fn row_grad<T: Float>(isa: Isa, row: GradRow<'_, T>, dx: &mut [T]) {
+    write_grad(isa, row, grad_means(isa, row), dx);
+}
+
+/// The same, and one more row of the chains of dy h and of dy.
+pub(crate) fn row_grads<T: Float>(isa: Isa, row: GradRow<'_, T>, dx: &mut [T], dgamma: &mut [T], dbeta: &mut [T]) {
+    write_grads(isa, row, grad_means(isa, row), dx, dgamma, dbeta);
+}
+
+/// mean(g) and mean(g h).
+fn grad_means<T: Float>(isa: Isa, row: GradRow<'_, T>) -> (T, T) {
+    let n = T::from_usize(row.x.len());
+    let mut sums = [[T::ZERO; LANES]; 2];
+    add_grad_lanes(isa, row, &mut sums);
+    let [sum_g, sum_gh] = sums.map(lanes::fold_sums);
+    (sum_g / n, sum_gh / n)
+}
+
+impl<T: Real> GradRow<'_, T> {
+    /// h of an element.
+    #[inline(always)]
+    fn normalized(&self, x: T) -> T {
+        (x - self.mean) * self.rstd
+    }
+
+    /// Its gradient.
+    #[inline(always)]
+    fn grad(&self, (g, h): (T, T), (mean_g, mean_gh): (T, T)) -> T {
+        self.rstd * Real::mul_add(-h, mean_gh, g - mean_g)
+    }
 }
 
 stamp! {
@@ -47,20 +75,41 @@ stamp! {
         }
     }
 
-    fn prepare_grad<T: Real>(x: &[T], dy: &[T], mean: T, rstd: T, gamma: &[T], normalized: &mut [T], g: &mut [T]) {
-        for (g, dy) in g.chunks_mut(gamma.len()).zip(dy.chunks(gamma.len())) {
-            for ((g, &dy), &gamma) in g.iter_mut().zip(dy).zip(gamma) {
-                *g = dy * gamma;
+    /// The lanes of the sums of g and of g h, added to `sums`. Folded by the caller: in one function with the loop, the
+    /// compiler would make no vectors of either.
+    fn add_grad_lanes<T: Real>(row: GradRow<'_, T>, sums: &mut [[T; LANES]; 2]) {
+        let [mut g_lanes, mut gh_lanes] = *sums;
+        let (xs, rest_x) = row.x.as_chunks::<LANES>();
+        let (dys, rest_dy) = row.dy.as_chunks::<LANES>();
+        let (gammas, rest_gamma) = row.gamma.as_chunks::<LANES>();
+        for ((x, dy), gamma) in xs.iter().zip(dys).zip(gammas) {
+            for i in 0..LANES {
+                let g = dy[i] * gamma[i];
+                g_lanes[i] += g;
+                gh_lanes[i] = Real::mul_add(g, row.normalized(x[i]), gh_lanes[i]);
             }
         }
-        for (h, &x) in normalized.iter_mut().zip(x) {
-            *h = (x - mean) * rstd;
+        for (i, ((&x, &dy), &gamma)) in rest_x.iter().zip(rest_dy).zip(rest_gamma).enumerate() {
+            let g = dy * gamma;
+            g_lanes[i] += g;
+            gh_lanes[i] = Real::mul_add(g, row.normalized(x), gh_lanes[i]);
+        }
+        *sums = [g_lanes, gh_lanes];
+    }
+
+    fn write_grad<T: Real>(row: GradRow<'_, T>, means: (T, T), dx: &mut [T]) {
+        for (((dx, &x), &dy), &gamma) in dx.iter_mut().zip(row.x).zip(row.dy).zip(row.gamma) {
+            *dx = row.grad((dy * gamma, row.normalized(x)), means);
         }
     }
 
-    fn finish_grad<T: Real>(normalized: &[T], mean_g: T, mean_gh: T, rstd: T, dx: &mut [T]) {
-        for (dx, &h) in dx.iter_mut().zip(normalized) {
-            *dx = rstd * Real::mul_add(-h, mean_gh, *dx - mean_g);
+    fn write_grads<T: Real>(row: GradRow<'_, T>, means: (T, T), dx: &mut [T], dgamma: &mut [T], dbeta: &mut [T]) {
+        let sums = dgamma.iter_mut().zip(dbeta);
+        for ((((dx, &x), &dy), &gamma), (dgamma, dbeta)) in dx.iter_mut().zip(row.x).zip(row.dy).zip(row.gamma).zip(sums) {
+            let h = row.normalized(x);
+            *dx = row.grad((dy * gamma, h), means);
+            *dgamma = Real::mul_add(dy, h, *dgamma);
+            *dbeta += dy;
         }
     }
 }

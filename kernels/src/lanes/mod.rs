@@ -65,6 +65,12 @@ macro_rules! fold_lanes {
     }};
 }
 
+/// The sum of all lanes, folded.
+#[inline(always)]
+pub fn fold_sums<T: Real>(mut lanes: [T; LANES]) -> T {
+    fold_lanes!(lanes, |a, b| a + b)
+}
+
 crate::stamp! {
     /// The sum: lanes from +0 by addition.
     pub fn sum<T: Real>(x: &[T]) -> T {
