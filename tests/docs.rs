@@ -131,6 +131,7 @@ fn unsafe_code_is_where_the_architecture_says() {
         "engine/src/array.rs",
         "engine/src/cpu/arena.rs",
         "engine/src/cpu/pages.rs",
+        "engine/src/cpu/past.rs",
         "engine/src/cpu/bf16/",
         "engine/src/cpu/contract/",
         "engine/src/cpu/pairs/",

@@ -7,6 +7,7 @@ mod memory;
 mod pages;
 pub(crate) mod pairs;
 pub(crate) mod passes;
+pub(crate) mod past;
 pub(crate) mod samples;
 mod shelf;
 pub(crate) mod sinkhorn;

@@ -1,5 +1,6 @@
 //! The threads of one CPU device. Owned by the device, never global: emulated ranks each have their own.
 
+use super::past;
 use crate::profile::{Kind, Profiler, SpanLane, Work};
 use crate::{Error, ErrorKind, Result};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -69,6 +70,7 @@ impl Workers {
                         }
                         task(i);
                     }
+                    past::fence();
                 };
                 let profiled = self.profiler.current();
                 pool.scope(|scope| {
@@ -85,7 +87,10 @@ impl Workers {
                     }
                 });
             }
-            _ => (0..tasks).for_each(task),
+            _ => {
+                (0..tasks).for_each(task);
+                past::fence();
+            }
         }
     }
 

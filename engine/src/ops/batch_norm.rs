@@ -3,6 +3,7 @@
 
 use super::rows_sum::{channels, fold_leaves, folded_tree};
 use super::{Binary, Float, Unary, binary_scalar, expect_same_shape, kernels_for, mul, span, unary, with_real};
+use crate::cpu::past::Writing;
 use crate::cpu::samples::{leaf_norm_grads, leaf_stats, merge_moments, norm_input_grad, normalize_rows};
 use crate::gpu;
 use crate::rows::Tree;
@@ -178,11 +179,17 @@ fn apply<T: Float>(
         (x.as_slice::<T>()?, mean.as_slice::<T>()?, scale.as_slice::<T>()?, beta.as_slice::<T>()?);
     let residual = residual.as_ref().map_or(Ok(&[][..]), |r| r.as_slice::<T>())?;
     Array::build(x.device(), x.shape(), "batch_norm", |cpu, y| {
+        let writing = Writing::of_rows(y, c);
         let chunk = (cpu.workers().task_len(y.len()) / c.max(1)).max(1) * c.max(1);
         cpu.workers().run_chunks(y, chunk, |i, y| {
             let here = i * chunk..i * chunk + y.len();
             let residual = if residual.is_empty() { residual } else { &residual[here.clone()] };
-            normalize_rows(cpu.isa(), &values[here], mean, scale, beta, residual, relu, y);
+            let values = &values[here];
+            writing.write(y, |first, y| {
+                let part = first..first + y.len();
+                let residual = if residual.is_empty() { residual } else { &residual[part.clone()] };
+                normalize_rows(cpu.isa(), &values[part], mean, scale, beta, residual, relu, y);
+            });
         });
         Ok(())
     })
@@ -319,11 +326,17 @@ fn input_grad<T: Float>(
     let (scale, shift, slope) = (scale.as_slice::<T>()?, shift.as_slice::<T>()?, slope.as_slice::<T>()?);
     let ys = y.as_ref().map_or(Ok(&[][..]), |y| y.as_slice::<T>())?;
     Array::build(device, x.shape(), "batch_norm backward", |cpu, dx| {
+        let writing = Writing::of_rows(dx, c);
         let chunk = (cpu.workers().task_len(dx.len()) / c.max(1)).max(1) * c.max(1);
         cpu.workers().run_chunks(dx, chunk, |i, dx| {
             let here = i * chunk..i * chunk + dx.len();
             let ys = if ys.is_empty() { ys } else { &ys[here.clone()] };
-            norm_input_grad(cpu.isa(), &dys[here.clone()], &xs[here], ys, mean, scale, shift, slope, dx);
+            let (dys, xs) = (&dys[here.clone()], &xs[here]);
+            writing.write(dx, |first, dx| {
+                let part = first..first + dx.len();
+                let ys = if ys.is_empty() { ys } else { &ys[part.clone()] };
+                norm_input_grad(cpu.isa(), &dys[part.clone()], &xs[part], ys, mean, scale, shift, slope, dx);
+            });
         });
         Ok(())
     })

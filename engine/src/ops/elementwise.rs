@@ -3,7 +3,7 @@
 //! Operands broadcast by NumPy's rule: trailing axes are equal or 1.
 
 use super::cast::Convert;
-use super::operand::{Operand, map1, map2, same_device, same_kind, write_blocks};
+use super::operand::{Operand, map1, map2, same_device, same_kind, update_blocks, write_blocks};
 use super::{cast, elements, is_half, kernels_for, span, through_f32, unsupported, with_real};
 use crate::gpu;
 use crate::layout::broadcast_shape;
@@ -35,9 +35,14 @@ pub fn unary(op: Unary, x: &Array) -> Result<Array> {
         dtype => with_real!(op.name(), dtype, T, {
             let operand = Operand::<T>::new(x, x.shape())?;
             Array::build::<T>(x.device(), x.shape(), op.name(), |cpu, out| {
-                write_blocks(cpu, out, |scratch, start, out| {
+                let write = |scratch: &mut Vec<T>, start, out: &mut [T]| {
                     elementwise::unary(cpu.isa(), op, operand.read(start, out.len(), scratch), out);
-                });
+                };
+                if special == 0 {
+                    write_blocks(cpu, out, write)
+                } else {
+                    update_blocks(cpu, out, write)
+                }
                 Ok(())
             })
         }),
@@ -71,7 +76,7 @@ pub fn binary(op: Binary, a: &Array, b: &Array) -> Result<Array> {
             let (a_operand, b_operand) = (Operand::<T>::new(a, &shape)?, Operand::<T>::new(b, &shape)?);
             let scalar = b_operand.constant();
             Array::build::<T>(a.device(), &shape, op.name(), |cpu, out| {
-                write_blocks(cpu, out, |(scratch_a, scratch_b), start, out| {
+                let write = |(scratch_a, scratch_b): &mut (Vec<T>, Vec<T>), start, out: &mut [T]| {
                     let a = a_operand.read(start, out.len(), scratch_a);
                     match scalar {
                         Some(b) => elementwise::binary_scalar(cpu.isa(), op, a, b, out),
@@ -80,7 +85,12 @@ pub fn binary(op: Binary, a: &Array, b: &Array) -> Result<Array> {
                             elementwise::binary(cpu.isa(), op, a, b, out);
                         }
                     }
-                });
+                };
+                if special == 0 {
+                    write_blocks(cpu, out, write)
+                } else {
+                    update_blocks(cpu, out, write)
+                }
                 Ok(())
             })
         }),

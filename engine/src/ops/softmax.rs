@@ -6,6 +6,7 @@
 use super::by_row::{expect_shape, split_last, write_rows};
 use super::operand::same_kind;
 use super::{Float, cast, is_half, kernels_for, span, through_f32, with_real};
+use crate::cpu::past::Writing;
 use crate::gpu;
 use crate::{Array, DType, Result};
 use selfsame_kernels::isa::Isa;
@@ -26,7 +27,7 @@ pub fn softmax(x: &Array) -> Result<Array> {
         return gpu::rows::softmax(gpu, x);
     }
     with_real!("softmax", x.dtype(), T, {
-        map_rows::<T, 1>("softmax", [x], |isa, [x], y| {
+        map_rows::<T, 1>("softmax", [x], |isa, [x], _, y| {
             lanes::exp_fma(isa, x, T::ONE, shift(isa, x), y);
             divide(isa, lanes::sum(isa, y), y);
         })
@@ -49,8 +50,9 @@ pub fn softmax_grad(y: &Array, dy: &Array) -> Result<Array> {
         return gpu::rows::softmax_grad(gpu, y, dy);
     }
     with_real!("softmax_grad", y.dtype(), T, {
-        map_rows::<T, 2>("softmax_grad", [y, dy], |isa, [y, dy], dx| {
-            softmax_row_grad(isa, y, dy, lanes::dot(isa, y, dy), dx);
+        map_rows::<T, 2>("softmax_grad", [y, dy], |isa, [y, dy], writing, dx| {
+            let dot = lanes::dot(isa, y, dy);
+            writing.write(dx, |first, dx| softmax_row_grad(isa, &y[first..], &dy[first..], dot, dx));
         })
     })
 }
@@ -69,9 +71,10 @@ pub fn log_softmax(x: &Array) -> Result<Array> {
         return gpu::rows::log_softmax(gpu, x);
     }
     with_real!("log_softmax", x.dtype(), T, {
-        map_rows::<T, 1>("log_softmax", [x], |isa, [x], y| {
+        map_rows::<T, 1>("log_softmax", [x], |isa, [x], writing, y| {
             let shift = shift(isa, x);
-            log_softmax_row(isa, x, shift, lanes::sum_exp(isa, x, shift), y);
+            let log_sum = log_of(isa, lanes::sum_exp(isa, x, shift));
+            writing.write(y, |first, y| log_softmax_row(isa, &x[first..], shift, log_sum, y));
         })
     })
 }
@@ -92,7 +95,7 @@ pub fn log_softmax_grad(y: &Array, dy: &Array) -> Result<Array> {
         return gpu::rows::log_softmax_grad(gpu, y, dy);
     }
     with_real!("log_softmax_grad", y.dtype(), T, {
-        map_rows::<T, 2>("log_softmax_grad", [y, dy], |isa, [y, dy], dx| {
+        map_rows::<T, 2>("log_softmax_grad", [y, dy], |isa, [y, dy], _, dx| {
             log_softmax_row_grad(isa, y, dy, lanes::sum(isa, dy), dx);
         })
     })
@@ -146,8 +149,7 @@ stamp! {
         }
     }
 
-    fn log_softmax_row<T: Real>(x: &[T], shift: T, sum: T, y: &mut [T]) {
-        let log_sum = Real::log(sum);
+    fn log_softmax_row<T: Real>(x: &[T], shift: T, log_sum: T, y: &mut [T]) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y = (x - shift) - log_sum;
         }
@@ -173,14 +175,15 @@ fn log_sum_exp_row<T: Float>(isa: Isa, x: &[T]) -> T {
 fn map_rows<T: Float, const N: usize>(
     op: &'static str,
     operands: [&Array; N],
-    f: impl Fn(Isa, [&[T]; N], &mut [T]) + Sync,
+    f: impl Fn(Isa, [&[T]; N], Writing, &mut [T]) + Sync,
 ) -> Result<Array> {
     let (_, len) = split_last(op, operands[0])?;
     let operands = operands.iter().map(|x| x.contiguous()).collect::<Result<Vec<_>>>()?;
     let slices = operands.iter().map(|x| x.as_slice::<T>()).collect::<Result<Vec<_>>>()?;
     Array::build(operands[0].device(), operands[0].shape(), op, |cpu, out| {
+        let writing = Writing::of(out);
         write_rows(cpu, out, len, |_: &mut (), row, out| {
-            f(cpu.isa(), std::array::from_fn(|i| &slices[i][row * len..(row + 1) * len]), out);
+            f(cpu.isa(), std::array::from_fn(|i| &slices[i][row * len..(row + 1) * len]), writing, out);
         });
         Ok(())
     })
