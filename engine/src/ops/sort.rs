@@ -97,19 +97,20 @@ pub fn cumsum(x: &Array, axis: usize) -> Result<Array> {
 
 /// Element types with the total order of this file.
 pub(super) trait Ordered: Element {
-    fn order(self, other: Self) -> Ordering;
+    /// A number that is larger for a value that comes later, and equal for equals.
+    fn key(self) -> u64;
 
     /// Whether `self` comes after `other`, or is NaN: what a vector can tell at once.
     fn may_exceed(self, other: Self) -> bool;
 }
 
 macro_rules! ordered {
-    ($($type:ty: $order:expr, $may_exceed:expr);* $(;)?) => {$(
+    ($($type:ty: $key:expr, $may_exceed:expr);* $(;)?) => {$(
         impl Ordered for $type {
             #[inline(always)]
-            fn order(self, other: Self) -> Ordering {
-                let order = $order;
-                order(self, other)
+            fn key(self) -> u64 {
+                let key = $key;
+                key(self)
             }
 
             #[inline(always)]
@@ -121,18 +122,28 @@ macro_rules! ordered {
     )*};
 }
 ordered! {
-    f32: |a: f32, b: f32| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()), |a: f32, b: f32| (a > b) | a.is_nan();
-    f64: |a: f64, b: f64| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()), |a: f64, b: f64| (a > b) | a.is_nan();
-    bf16: |a: bf16, b: bf16| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()), |a: bf16, b: bf16| (a > b) | a.is_nan();
-    f16: |a: f16, b: f16| float_order(a.partial_cmp(&b), a.is_nan(), b.is_nan()), |a: f16, b: f16| (a > b) | a.is_nan();
-    i32: |a: i32, b: i32| a.cmp(&b), |a: i32, b: i32| a > b;
-    i64: |a: i64, b: i64| a.cmp(&b), |a: i64, b: i64| a > b;
-    u8: |a: u8, b: u8| a.cmp(&b), |a: u8, b: u8| a > b;
+    f32: |a: f32| float_key(a.into()), |a: f32, b: f32| (a > b) | a.is_nan();
+    f64: float_key, |a: f64, b: f64| (a > b) | a.is_nan();
+    bf16: |a: bf16| float_key(a.into()), |a: bf16, b: bf16| (a > b) | a.is_nan();
+    f16: |a: f16| float_key(a.into()), |a: f16, b: f16| (a > b) | a.is_nan();
+    i32: |a: i32| integer_key(a.into()), |a: i32, b: i32| a > b;
+    i64: integer_key, |a: i64, b: i64| a > b;
+    u8: |a: u8| a.into(), |a: u8, b: u8| a > b;
 }
 
 #[inline(always)]
-fn float_order(order: Option<Ordering>, a_is_nan: bool, b_is_nan: bool) -> Ordering {
-    order.unwrap_or_else(|| a_is_nan.cmp(&b_is_nan))
+fn float_key(x: f64) -> u64 {
+    if x.is_nan() {
+        return u64::MAX;
+    }
+    // +0 for both zeros.
+    let bits = (x + 0.0).to_bits();
+    if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
+}
+
+#[inline(always)]
+fn integer_key(x: i64) -> u64 {
+    x.cast_unsigned() ^ 1 << 63
 }
 
 /// Runs an expression with a type name bound to an ordered element type.
@@ -164,46 +175,61 @@ enum Rank {
     Largest,
 }
 
-/// Leaves the positions of the first `k` elements in `order`.
-fn rank<T: Ordered>(isa: Isa, row: &[T], k: usize, rank: Rank, order: &mut Vec<i64>) {
-    let value = |i: &i64| row[*i as usize];
-    order.clear();
-    match rank {
-        Rank::Largest => return largest(isa, row, k, order),
-        Rank::Ascending | Rank::Descending => order.extend(0..row.len() as i64),
+impl Rank {
+    /// An element as a number that is smaller for one that comes earlier.
+    #[inline(always)]
+    fn place<T: Ordered>(self, position: usize, value: T) -> u128 {
+        let key = match self {
+            Rank::Ascending => value.key(),
+            Rank::Descending | Rank::Largest => !value.key(),
+        };
+        u128::from(key) << 64 | position as u128
     }
-    order.sort_by(|i, j| match rank {
-        Rank::Ascending => value(i).order(value(j)),
-        _ => value(j).order(value(i)),
-    });
 }
 
-/// The positions of the `k` largest elements, added to `order`. Those above the k-th largest so far are gathered; whenever
+/// The position of an element from its place.
+fn position(place: u128) -> usize {
+    place as u64 as usize
+}
+
+/// Leaves the places of the first `k` elements in `order`.
+fn rank<T: Ordered>(isa: Isa, row: &[T], k: usize, rank: Rank, order: &mut Vec<u128>) {
+    order.clear();
+    match rank {
+        Rank::Largest => largest(isa, row, k, order),
+        Rank::Ascending | Rank::Descending => {
+            order.extend(row.iter().enumerate().map(|(position, value)| rank.place(position, *value)));
+        }
+    }
+    order.sort_unstable();
+}
+
+/// The places of the `k` largest elements, added to `order`. Those above the k-th largest so far are gathered; whenever
 /// there are twice as many, they are thinned out. Most blocks have none, once the largest have been met.
-fn largest<T: Ordered>(isa: Isa, row: &[T], k: usize, order: &mut Vec<i64>) {
-    const BLOCK: usize = 64;
-    let larger_first = |i: &i64, j: &i64| row[*j as usize].order(row[*i as usize]).then(i.cmp(j));
-    let thin_out = |order: &mut Vec<i64>| {
+fn largest<T: Ordered>(isa: Isa, row: &[T], k: usize, order: &mut Vec<u128>) {
+    const BLOCK: usize = 16;
+    let thin_out = |order: &mut Vec<u128>| {
         if 0 < k && k < order.len() {
-            order.select_nth_unstable_by(k - 1, larger_first);
+            order.select_nth_unstable(k - 1);
         }
         order.truncate(k);
     };
-    let mut least: Option<T> = None;
+    let (mut last, mut least) = (u128::MAX, None);
     for (values, first) in row.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
         if least.is_some_and(|least| !any_may_exceed(isa, values, least)) {
             continue;
         }
+        let may_be_above = |value: &T| least.is_none_or(|least| value.may_exceed(least));
+        let candidates = (first..).zip(values).filter(|(_, value)| may_be_above(value));
         // An equal element comes later, and is not among them.
-        let above = |value: &T| least.is_none_or(|least| value.order(least) == Ordering::Greater);
-        order.extend((first..).zip(values).filter(|(_, value)| above(value)).map(|(position, _)| position));
+        order.extend(candidates.map(|(at, value)| Rank::Largest.place(at, *value)).filter(|place| *place < last));
         if k > 0 && order.len() >= 2 * k + BLOCK {
             thin_out(order);
-            least = Some(row[order[k - 1] as usize]);
+            last = order[k - 1];
+            least = Some(row[position(last)]);
         }
     }
     thin_out(order);
-    order.sort_unstable_by(larger_first);
 }
 
 stamp! {
@@ -232,11 +258,11 @@ stamp! {
                 }
             }
             let extremum = lanes.iter().chain(rest).fold(best, |best, value| pick(best, *value));
-            if extremum.order(best) != Ordering::Equal {
+            if extremum.key() != best.key() {
                 (best, start) = (extremum, at);
             }
         }
-        let found = row[start..].iter().position(|value| value.order(best) == Ordering::Equal);
+        let found = row[start..].iter().position(|value| value.key() == best.key());
         start + found.unwrap_or(0)
     }
 }
@@ -249,9 +275,9 @@ fn ranked(op: &'static str, x: &Array, k: usize, which: Rank) -> Result<(Array, 
     with_ordered!(op, x.dtype(), T, {
         let rows = rows.as_slice::<T>()?;
         let positions = Array::build::<i64>(x.device(), &shape, op, |cpu, out| {
-            write_rows_reading(cpu, len, out, k, |order: &mut Vec<i64>, row, out| {
+            write_rows_reading(cpu, len, out, k, |order: &mut Vec<u128>, row, out| {
                 rank(cpu.isa(), &rows[row * len..(row + 1) * len], k, which, order);
-                out.copy_from_slice(order);
+                out.iter_mut().zip(order).for_each(|(out, place)| *out = position(*place) as i64);
             });
             Ok(())
         })?;
