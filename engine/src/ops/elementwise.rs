@@ -3,8 +3,9 @@
 //! Operands broadcast by NumPy's rule: trailing axes are equal or 1.
 
 use super::cast::Convert;
-use super::operand::{Operand, map1, map2, same_device, same_kind, update_blocks, write_blocks};
+use super::operand::{Operand, map1, map2, same_device, same_kind, write_blocks};
 use super::{cast, elements, is_half, kernels_for, span, through_f32, unsupported, with_real};
+use crate::cpu::past::Writing;
 use crate::gpu;
 use crate::layout::broadcast_shape;
 use crate::{Array, DType, Element, Error, ErrorKind, Result, with_dtype};
@@ -35,14 +36,11 @@ pub fn unary(op: Unary, x: &Array) -> Result<Array> {
         dtype => with_real!(op.name(), dtype, T, {
             let operand = Operand::<T>::new(x, x.shape())?;
             Array::build::<T>(x.device(), x.shape(), op.name(), |cpu, out| {
-                let write = |scratch: &mut Vec<T>, start, out: &mut [T]| {
-                    elementwise::unary(cpu.isa(), op, operand.read(start, out.len(), scratch), out);
-                };
-                if special == 0 {
-                    write_blocks(cpu, out, write)
-                } else {
-                    update_blocks(cpu, out, write)
-                }
+                let writing = writing(out, special);
+                write_blocks(cpu, out, |scratch, start, out| {
+                    let x = operand.read(start, out.len(), scratch);
+                    writing.write(out, |first, out| elementwise::unary(cpu.isa(), op, &x[first..], out));
+                });
                 Ok(())
             })
         }),
@@ -76,25 +74,24 @@ pub fn binary(op: Binary, a: &Array, b: &Array) -> Result<Array> {
             let (a_operand, b_operand) = (Operand::<T>::new(a, &shape)?, Operand::<T>::new(b, &shape)?);
             let scalar = b_operand.constant();
             Array::build::<T>(a.device(), &shape, op.name(), |cpu, out| {
-                let write = |(scratch_a, scratch_b): &mut (Vec<T>, Vec<T>), start, out: &mut [T]| {
+                let writing = writing(out, special);
+                write_blocks(cpu, out, |(scratch_a, scratch_b), start, out| {
                     let a = a_operand.read(start, out.len(), scratch_a);
-                    match scalar {
-                        Some(b) => elementwise::binary_scalar(cpu.isa(), op, a, b, out),
-                        None => {
-                            let b = b_operand.read(start, out.len(), scratch_b);
-                            elementwise::binary(cpu.isa(), op, a, b, out);
-                        }
-                    }
-                };
-                if special == 0 {
-                    write_blocks(cpu, out, write)
-                } else {
-                    update_blocks(cpu, out, write)
-                }
+                    let b = if scalar.is_none() { b_operand.read(start, out.len(), scratch_b) } else { &[] };
+                    writing.write(out, |first, out| match scalar {
+                        Some(b) => elementwise::binary_scalar(cpu.isa(), op, &a[first..], b, out),
+                        None => elementwise::binary(cpu.isa(), op, &a[first..], &b[first..], out),
+                    });
+                });
                 Ok(())
             })
         }),
     }
+}
+
+/// How to write the result of functions with so many exponentials and their like in an element.
+fn writing<T>(out: &[T], special: usize) -> Writing {
+    if special == 0 { Writing::of(out) } else { Writing::Cached }
 }
 
 /// (floating-point operations, exponentials and their like) of one element.

@@ -2,7 +2,6 @@
 //! which element-wise primitives write.
 
 use crate::cpu::CpuDevice;
-use crate::cpu::past::Writing;
 use crate::{Array, Element, Error, ErrorKind, Result};
 
 /// Elements per inner block: operands that need gathering go through scratch of this size, which stays in the
@@ -131,31 +130,17 @@ impl Odometer {
 }
 
 /// Writes `out` in parallel, block by block: `write(scratch, start, block)` fills the block that starts at element
-/// `start` without reading it; what it leaves in the scratch is seen by other blocks of the same task.
-///
-/// For functions that cost next to nothing: a large result is written past the caches, in short blocks.
-pub(crate) fn write_blocks<T: Element, S: Default>(
+/// `start`; what it leaves in the scratch is seen by other blocks of the same task.
+pub(crate) fn write_blocks<T: Send, S: Default>(
     cpu: &CpuDevice,
     out: &mut [T],
     write: impl Fn(&mut S, usize, &mut [T]) + Sync,
-) {
-    let writing = Writing::of(out);
-    update_blocks(cpu, out, |scratch, start, block| {
-        writing.write(block, |first, part| write(scratch, start + first, part));
-    });
-}
-
-/// [`write_blocks`] of `out` that may be read, or whose function costs more than its memory.
-pub(crate) fn update_blocks<T: Send, S: Default>(
-    cpu: &CpuDevice,
-    out: &mut [T],
-    update: impl Fn(&mut S, usize, &mut [T]) + Sync,
 ) {
     let task_len = cpu.workers().task_len(out.len());
     cpu.workers().run_chunks(out, task_len, |task, part| {
         let mut scratch = S::default();
         for (i, block) in part.chunks_mut(BLOCK).enumerate() {
-            update(&mut scratch, task * task_len + i * BLOCK, block);
+            write(&mut scratch, task * task_len + i * BLOCK, block);
         }
     });
 }

@@ -1,6 +1,6 @@
 //! Element-wise updates that take their first operand by value and write in place when it is the only handle.
 
-use super::operand::{Operand, same_kind, update_blocks};
+use super::operand::{Operand, same_kind, write_blocks};
 use super::{Binary, binary, cast, is_half, kernels_for, span, with_real};
 use crate::gpu;
 use crate::{Array, DType, Element, Error, ErrorKind, Result};
@@ -76,7 +76,7 @@ pub fn scale(mut a: Array, alpha: f64) -> Result<Array> {
     with_real!("scale", a.dtype(), T, {
         let cpu = device.host();
         let alpha = <T as Real>::from_f64(alpha);
-        update_blocks(cpu, a.make_mut::<T>()?, |_: &mut (), _, a| elementwise::scale(cpu.isa(), alpha, a));
+        write_blocks(cpu, a.make_mut::<T>()?, |_: &mut (), _, a| elementwise::scale(cpu.isa(), alpha, a));
         Ok(a)
     })
 }
@@ -86,7 +86,7 @@ fn update<T: Element>(mut a: Array, b: &Array, change: impl Fn(&mut [T], &[T]) +
     let device = a.device().clone();
     let cpu = device.host();
     let b = Operand::<T>::new(b, b.shape())?;
-    update_blocks(cpu, a.make_mut::<T>()?, |scratch, start, a| change(a, b.read(start, a.len(), scratch)));
+    write_blocks(cpu, a.make_mut::<T>()?, |scratch, start, a| change(a, b.read(start, a.len(), scratch)));
     Ok(a)
 }
 
