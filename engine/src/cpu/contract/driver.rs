@@ -15,7 +15,12 @@ use crate::order::CHUNK;
 const COLUMN_BLOCK: usize = (1 << 18) / CHUNK;
 
 /// Part `slice` of `slices`: of every class, cut into tiles of nearly equal height, an equal share. So a slice has the rows
-/// of neighbouring pixels, whatever their classes. Where shares are no whole tiles, classes round up at different slices.
+/// of neighbouring pixels, whatever their classes, and shares of work are equal. Where shares are no whole tiles, classes
+/// round up at different slices.
+///
+/// Against slices of one class after another, two cores of an AMD EPYC, medians of ratios of pairs: input gradient of 1 x 1,
+/// stride 2, of 64 to 128 channels at 32 x 32, where three classes of four are zeros, 1.5 times as fast; of 3 x 3, stride 2,
+/// 1.04; the others 0.99 to 1.03.
 pub(super) fn tiles(classes: &[Class], max_rows: usize, [slice, slices]: [usize; 2]) -> Vec<Tile> {
     let mut tiles = Vec::new();
     for (class, Class { rows, .. }) in classes.iter().enumerate() {
