@@ -269,7 +269,7 @@ impl<'a> Pixels<'a> {
     }
 
     /// All rows.
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.classes.iter().map(|class| class.rows).sum()
     }
 

@@ -47,7 +47,7 @@ fn grid(threads: usize, rows: usize, depth: usize, columns: usize, panels: usize
         rows.div_ceil(1024)
     };
     let wanted = if threads == 1 { 1 } else { 4 * threads };
-    let by_rows = by_rows.max(wanted.min(rows.div_ceil(256))).max(1);
+    let by_rows = by_rows.max(wanted.min(rows.div_ceil(256))).clamp(1, rows.div_ceil(MAX_ROWS).max(1));
     let by_columns = if by_rows >= threads { 1 } else { (2 * threads).div_ceil(by_rows).min(panels) };
     (by_rows, by_columns.max(1))
 }
@@ -113,9 +113,10 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
                             let to = c.at(panel.first);
                             let before = [to.cast_const()];
                             let add = if is_first { &[] } else { &before[..] };
-                            // SAFETY: `cx.isa` is present; A's rows have all elements of the pieces, which lie in
-                            // a chunk; the panel has a row per position; the caller promises the rows of C.
-                            unsafe { kernel(&a, packed, pieces, &Output { add, to, rows: &offsets }) };
+                            let out = Output { add, to, rows: &offsets };
+                            // A's rows have all elements of the pieces, which lie in a chunk, and the panel a row for each.
+                            // SAFETY: by that, `cx.isa` being present, and the caller's promise of the rows of C.
+                            unsafe { kernel(&a, packed, pieces, &out) };
                         } else {
                             for m in 0..rows {
                                 ragged_offsets[m] = m * width;

@@ -130,8 +130,9 @@ impl<T: Num> DotStrips<T> for DotsOfBlock<'_, T> {
                 let before = [to.cast_const()];
                 let add = if chunk == 0 { &[] } else { &before[..] };
                 let out = Output { add, to, rows: &offsets };
-                // SAFETY: `cx.isa` is present; A holds `height` rows at its stride, and the panel a row per position.
-                // A row of the strip has STRIDE elements, room for a block of columns with its padding.
+                // A holds `height` rows at its stride, and the panel a row per position; a row of the strip has STRIDE
+                // elements, room for a block of columns with its padding.
+                // SAFETY: by that, and `cx.isa` being present.
                 unsafe { kernel(&left, packed.panel(panel), &runs, &out) };
             }
         }

@@ -155,8 +155,7 @@ struct Correlation<'a> {
 
 impl Correlation<'_> {
     fn tasks(&self, threads: usize) -> Vec<Task> {
-        let rows: usize = self.pixels.classes.iter().map(|class| class.rows).sum();
-        let step = EDGE * rows.div_ceil(EDGE * 4 * threads).clamp(1, ROW_BLOCKS);
+        let step = EDGE * self.pixels.rows().div_ceil(EDGE * 4 * threads).clamp(1, ROW_BLOCKS);
         let cut = |(class, rows): (usize, usize)| {
             (0..rows).step_by(step).map(move |first| Task { class, rows: first..rows.min(first + step) })
         };

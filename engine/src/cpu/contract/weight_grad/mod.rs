@@ -220,9 +220,9 @@ impl<'a, T: Real> Plan<'a, T> {
                             ahead: (line.wrapping_add(leaf.at.start * step), step),
                             ..Path::new(&positions.at[leaf.at.clone()], b)
                         };
-                        // SAFETY: `cx.isa` is present. Positions lie in B's rows, which have `width` columns from the
-                        // panel's first, and in x with those of the tile's elements after them whose taps are real.
-                        // Slots hold a whole tile each.
+                        // Positions lie in B's rows, which have `width` columns from the panel's first, and in x with those
+                        // of the tile's elements after them whose taps are real.
+                        // SAFETY: by that, `cx.isa` being present, and slots that hold a whole tile each.
                         unsafe { kernel(a, b, &path, &out) };
                     }
                 }

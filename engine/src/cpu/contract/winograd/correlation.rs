@@ -149,11 +149,11 @@ impl Correlation<'_> {
                     let kernel = kernels.rows[tiles.len() - 1][panel.vectors - 1];
                     let to = to.wrapping_add(tiles.start * stride + component * c_out + panel.first);
                     let out = Output { add: &[], to, rows: &rows };
-                    // SAFETY: `cx.isa` is present; a patch has c elements of the component from each row's start, the
-                    // panel a row for each, and c_out is whole vectors, so that panels end where the products do.
-                    unsafe {
-                        kernel(&left, Right::new(&taps[panel.first * c..], panel.vectors * kernels.width), &runs, &out)
-                    };
+                    let taps = Right::new(&taps[panel.first * c..], panel.vectors * kernels.width);
+                    // A patch has c elements of the component from each row's start, and the panel a row for each; c_out
+                    // is whole vectors, so that panels end where the products do.
+                    // SAFETY: by that, and `cx.isa` being present.
+                    unsafe { kernel(&left, taps, &runs, &out) };
                 }
             }
         }

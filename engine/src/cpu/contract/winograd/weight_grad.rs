@@ -232,12 +232,11 @@ impl Gradient<'_> {
                     let to = to[at..].as_mut_ptr();
                     let before = [to.cast_const()];
                     let out = Output { add: if is_first { &[] } else { &before }, to, rows: &offsets };
-                    // SAFETY: the kernel's instruction set is present; the patches have an element per channel at every
-                    // position, the panel a row, and the block a row of the panel's columns per channel.
-                    unsafe {
-                        let patches = patches[rows.start + strip.start..].as_ptr();
-                        kernel(patches, outputs, &Path::new(positions, outputs), &out);
-                    }
+                    let patches = patches[rows.start + strip.start..].as_ptr();
+                    // The patches have an element per channel at every position, the panel a row, and the block a row of the
+                    // panel's columns per channel.
+                    // SAFETY: by that, and the kernel's instruction set being present.
+                    unsafe { kernel(patches, outputs, &Path::new(positions, outputs), &out) };
                 }
             }
         }
