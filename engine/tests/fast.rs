@@ -145,14 +145,14 @@ fn bf16_numerics_round_convolutions_and_linear_layers_alone() {
             ops::conv2d_input_grad(&dy, &w, x.shape(), &options).unwrap(),
             ops::conv2d_weight_grad(&x, &dy, w.shape(), &options, conv_rows).unwrap().total().unwrap(),
             y,
-            ops::linear(&rows, &weight).unwrap(),
+            ops::linear(&rows, &weight, None).unwrap(),
             ops::linear_input_grad(&drows, &weight).unwrap(),
             ops::linear_weight_grad(&rows, &drows, linear_rows).unwrap().total().unwrap(),
         ];
         let double = |x: &Array| ops::cast(x, DType::F64).unwrap();
         let same = [
             ops::matmul(&rows, &weight).unwrap(),
-            ops::cast(&ops::linear(&double(&rows), &double(&weight)).unwrap(), DType::F32).unwrap(),
+            ops::cast(&ops::linear(&double(&rows), &double(&weight), None).unwrap(), DType::F32).unwrap(),
         ];
         (near.map(|x| x.to_vec::<f32>().unwrap()), same.map(|x| x.to_vec::<f32>().unwrap()))
     };

@@ -253,7 +253,7 @@ mod tests {
         for phase in [Phase::Data, Phase::Forward, Phase::Backward, Phase::Optimizer] {
             assert!(recording.time(Kind::Phase, phase.name()) > Duration::ZERO, "{phase:?}");
         }
-        for name in ["conv2d", "conv2d_input_grad", "conv2d_weight_grad", "matmul", "sgd_step"] {
+        for name in ["conv2d", "conv2d_input_grad", "conv2d_weight_grad", "linear", "sgd_step"] {
             assert!(recording.totals.contains_key(&(Kind::Primitive, name)), "{name}");
         }
         assert!(recording.totals[&(Kind::OpBackward, "conv2d")].calls > 0);

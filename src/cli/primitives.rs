@@ -44,7 +44,7 @@ const PRIMITIVES: &[Primitive] = &[
         let (x, weight, dy) =
             (normal(1, &[20, 600], device)?, normal(2, &[600, 70], device)?, normal(3, &[20, 70], device)?);
         Ok(vec![
-            ops::linear(&x, &weight)?,
+            ops::linear(&x, &weight, None)?,
             ops::linear_input_grad(&dy, &weight)?,
             ops::linear_weight_grad(&x, &dy, Rows::of(x.shape(), 0)?)?.total()?,
         ])

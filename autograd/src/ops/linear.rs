@@ -30,7 +30,7 @@ impl Op for Linear {
     }
 
     fn forward(&self, x: &[&Array], save: &mut Saved) -> Result<Vec<Array>> {
-        let (x, w, bias) = (x[0], x[1], x.get(2));
+        let (x, w, bias) = (x[0], x[1], x.get(2).copied());
         let [_, n] = w.dims()?;
         check_rows("linear", x.shape(), self.rows)?;
         save.keep(x);
@@ -38,19 +38,7 @@ impl Op for Linear {
         let mut shape = x.shape().to_vec();
         shape.pop();
         shape.push(n);
-        let y = ops::linear(&flat(x, self.rows)?, w)?.reshape(&shape)?;
-        Ok(vec![match bias {
-            None => y,
-            Some(b) if b.shape() == [n] => ops::add(&y, b)?,
-            Some(b) => {
-                return Err(Error::new(
-                    ErrorKind::Shape,
-                    "linear",
-                    format!("bias {:?}, weight {:?}", b.shape(), w.shape()),
-                )
-                .expected(format!("a bias of shape [{n}]")));
-            }
-        }])
+        Ok(vec![ops::linear(&flat(x, self.rows)?, w, bias)?.reshape(&shape)?])
     }
 
     fn vjp(&self, saved: &Saved, dy: &[Option<Array>], want: &[bool]) -> Result<Vec<Option<Cotangent>>> {

@@ -1,43 +1,58 @@
 //! A linear layer: matrix products, and the gradient of the weight, a sum over samples.
 
 use super::conv::of_f32;
+use super::matmul::{batch_of, product, work};
+use super::operand::same_kind;
 use super::rows_sum::channels;
-use super::{expect_same_dtype, kernels_for, matmul, span, with_real};
+use super::{expect_same_dtype, kernels_for, span, with_real};
 use crate::cpu::contract::{self, ConvShape, rounded};
 use crate::gpu;
 use crate::rows::dyadic_blocks;
-use crate::{Array, DType, Element, Numerics, Result, Rows, SampleSum};
+use crate::{Array, DType, Element, Error, ErrorKind, Numerics, Result, Rows, SampleSum};
 
-/// The rows `x` `[rows, k]` times the weight `[k, n]`: `[rows, n]`. [`matmul`], but for bf16 numerics, which round both.
+/// The rows `x` `[rows, k]` times the weight `[k, n]`, plus a bias `[n]` for each row: `[rows, n]`.
+/// [`matmul`](super::matmul) and [`add`](super::add), but for bf16 numerics, which round rows and weight.
 ///
 /// # Errors
-/// As for [`matmul`].
-pub fn linear(x: &Array, weight: &Array) -> Result<Array> {
-    match (x.shape(), weight.shape()) {
-        (&[rows, k], &[depth, n]) if k == depth && is_rounded(x, weight) => {
-            let _span = span("linear", &[x, weight], |_| (rows * n, 2 * rows * k * n, 0));
-            let shape = ConvShape::pointwise([1, rows], [k, n]);
-            of_f32(x, weight, &[rows, n], "linear", |cx, x, weight, y| rounded::conv2d(cx, &shape, x, weight, y))
+/// As for [`matmul`](super::matmul); `Shape`, `DType` or `Device` for a bias that does not fit.
+pub fn linear(x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> {
+    if let (Some(bias), &[_, n]) = (bias, weight.shape()) {
+        if bias.shape() != [n] {
+            let got = format!("bias {:?}, weight {:?}", bias.shape(), weight.shape());
+            return Err(Error::new(ErrorKind::Shape, "linear", got).expected(format!("a bias of shape [{n}]")));
         }
-        _ => matmul(x, weight),
+        same_kind("linear", weight, bias)?;
+    }
+    let batch = batch_of("linear", x, weight)?;
+    let _span = span("linear", &[x, weight], |_| work(x, weight, &batch));
+    match (x.shape(), weight.shape()) {
+        (&[rows, k], &[_, n]) if k > 0 && is_rounded(x, weight) => {
+            let shape = ConvShape::pointwise([1, rows], [k, n]);
+            let bias = bias.map(Array::contiguous).transpose()?;
+            let bias = bias.as_ref().map(Array::as_slice::<f32>).transpose()?;
+            of_f32(x, weight, &[rows, n], "linear", |cx, x, weight, y| rounded::linear(cx, &shape, x, weight, bias, y))
+        }
+        _ => product(x, weight, bias, &batch),
     }
 }
 
-/// The gradient `[rows, k]` of the rows from `dy` `[rows, n]` and the weight `[k, n]`. [`matmul`] with the transposed
-/// weight, but for bf16 numerics, which round both.
+/// The gradient `[rows, k]` of the rows from `dy` `[rows, n]` and the weight `[k, n]`. [`matmul`](super::matmul) with the
+/// transposed weight, but for bf16 numerics, which round both.
 ///
 /// # Errors
-/// As for [`matmul`].
+/// As for [`matmul`](super::matmul).
 pub fn linear_input_grad(dy: &Array, weight: &Array) -> Result<Array> {
+    let turned = weight.transpose(0, 1)?;
+    let batch = batch_of("linear backward", dy, &turned)?;
+    let _span = span("linear_input_grad", &[dy, weight], |_| work(dy, &turned, &batch));
     match (dy.shape(), weight.shape()) {
-        (&[rows, n], &[k, columns]) if n == columns && is_rounded(dy, weight) => {
-            let _span = span("linear_input_grad", &[dy, weight], |_| (rows * k, 2 * rows * k * n, 0));
+        (&[rows, n], &[k, _]) if is_rounded(dy, weight) => {
             let shape = ConvShape::pointwise([1, rows], [k, n]);
             of_f32(dy, weight, &[rows, k], "linear backward", |cx, dy, weight, dx| {
                 rounded::conv2d_input_grad(cx, &shape, dy, weight, dx);
             })
         }
-        _ => matmul(dy, &weight.transpose(0, 1)?),
+        _ => product(dy, &turned, None, &batch),
     }
 }
 
@@ -107,4 +122,44 @@ pub(super) fn sample_nodes<T: Element>(
         tree.add(first, level, node)?;
     }
     Ok(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::CpuDevice;
+    use crate::ops::add;
+    use crate::ops::testing::{devices, noise};
+    use crate::{Device, ErrorKind};
+
+    /// Rows, depth and columns that take every path of the product: no positions, several chunks and blocks of columns,
+    /// ragged ones, a right operand that is packed on demand and one that is packed ahead.
+    const SIZES: [[usize; 3]; 6] =
+        [[3, 0, 5], [0, 4, 5], [7, 1100, 3], [130, 600, 545], [130, 64, 1100], [2100, 8, 530]];
+
+    #[test]
+    fn a_bias_is_added_to_whole_sums() {
+        let in_bf16 = [1, 2].map(|n| Device::open_with("cpu", CpuDevice::new(n).unwrap(), Numerics::Bf16).unwrap());
+        for device in devices().into_iter().chain(in_bf16) {
+            for [rows, k, n] in SIZES {
+                let (x, weight, bias) =
+                    (noise(&[rows, k], 1, &device), noise(&[k, n], 2, &device), noise(&[n], 3, &device));
+                let expected = add(&linear(&x, &weight, None).unwrap(), &bias).unwrap();
+                let got = linear(&x, &weight, Some(&bias)).unwrap();
+                assert!(
+                    got.to_vec::<f32>().unwrap() == expected.to_vec::<f32>().unwrap(),
+                    "{rows} {k} {n}, {device:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_bias_that_does_not_fit_is_named() {
+        let device = Device::cpu_with(1).unwrap();
+        let (x, weight) = (noise(&[2, 3], 1, &device), noise(&[3, 4], 2, &device));
+        let kind = |bias: &Array| linear(&x, &weight, Some(bias)).unwrap_err().kind();
+        assert_eq!(kind(&noise(&[3], 3, &device)), ErrorKind::Shape);
+        assert_eq!(kind(&Array::zeros(&[4], DType::F64, &device).unwrap()), ErrorKind::DType);
+    }
 }

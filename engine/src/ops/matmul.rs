@@ -1,33 +1,52 @@
 //! Matrix product in canonical order: k increasing in chunks, each one chain of fused multiply-adds.
 
 use super::operand::same_device;
-use super::{Float, elements, expect_same_dtype, kernels_for, span, with_real};
+use super::{Float, add, elements, expect_same_dtype, kernels_for, span, with_real};
 use crate::cpu::contract::{self, Matrix};
 use crate::gpu::contract::Matrices;
 use crate::gpu::{self, GpuDevice};
 use crate::{Array, Element, Error, ErrorKind, Result, broadcast_shape};
+use selfsame_kernels::elementwise;
+use std::ops::Range;
 
 /// `a` `[…, m, k]` times `b` `[…, k, n]` is `[…, m, n]`; leading axes broadcast. Transposed views are read in place.
 ///
 /// # Errors
 /// `Shape` when the operands do not fit; `DType` unless both are f32 or both f64.
 pub fn matmul(a: &Array, b: &Array) -> Result<Array> {
+    let batch = batch_of("matmul", a, b)?;
+    let _span = span("matmul", &[a, b], |_| work(a, b, &batch));
+    product(a, b, None, &batch)
+}
+
+/// The batch axes of the product of two operands that fit.
+pub(super) fn batch_of(op: &'static str, a: &Array, b: &Array) -> Result<Vec<usize>> {
     let fits = a.rank() >= 2 && b.rank() >= 2 && a.shape()[a.rank() - 1] == b.shape()[b.rank() - 2];
     if !fits {
-        return Err(Error::new(ErrorKind::Shape, "matmul", format!("{:?} times {:?}", a.shape(), b.shape()))
+        return Err(Error::new(ErrorKind::Shape, op, format!("{:?} times {:?}", a.shape(), b.shape()))
             .expected("[…, m, k] times […, k, n]"));
     }
-    expect_same_dtype("matmul", a, b)?;
-    let batch = broadcast_shape("matmul", &a.shape()[..a.rank() - 2], &b.shape()[..b.rank() - 2])?;
-    let _span = span("matmul", &[a, b], |_| {
-        let [m, k, n] = [a.shape()[a.rank() - 2], a.shape()[a.rank() - 1], b.shape()[b.rank() - 1]];
-        (elements(&batch) * m * n, 2 * elements(&batch) * m * k * n, 0)
-    });
+    expect_same_dtype(op, a, b)?;
+    broadcast_shape(op, &a.shape()[..a.rank() - 2], &b.shape()[..b.rank() - 2])
+}
+
+/// Elements of a product, floating-point operations and exponentials.
+pub(super) fn work(a: &Array, b: &Array, batch: &[usize]) -> (usize, usize, usize) {
+    let [m, k, n] = [a.shape()[a.rank() - 2], a.shape()[a.rank() - 1], b.shape()[b.rank() - 1]];
+    (elements(batch) * m * n, 2 * elements(batch) * m * k * n, 0)
+}
+
+/// The product of operands with these [batch axes](batch_of), plus a bias `[n]` of their type and device for each row.
+pub(super) fn product(a: &Array, b: &Array, bias: Option<&Array>, batch: &[usize]) -> Result<Array> {
     if let Some(gpu) = kernels_for(a) {
         same_device("matmul", a, b)?;
-        return on_gpu(gpu, a, b, &batch);
+        let c = on_gpu(gpu, a, b, batch)?;
+        return match bias {
+            None => Ok(c),
+            Some(bias) => add(&c, bias),
+        };
     }
-    with_real!("matmul", a.dtype(), T, product::<T>(a, b, &batch))
+    with_real!("matmul", a.dtype(), T, on_cpu::<T>(a, b, bias, batch))
 }
 
 fn on_gpu(gpu: &GpuDevice, a: &Array, b: &Array, batch: &[usize]) -> Result<Array> {
@@ -42,17 +61,23 @@ fn on_gpu(gpu: &GpuDevice, a: &Array, b: &Array, batch: &[usize]) -> Result<Arra
     gpu::contract::matmul(gpu, (&matrices(a)?, &matrices(b)?), [batch.iter().product(), m, n, k], &shape)
 }
 
-fn product<T: Float + contract::Real>(a: &Array, b: &Array, batch: &[usize]) -> Result<Array> {
+fn on_cpu<T: Float + contract::Real>(a: &Array, b: &Array, bias: Option<&Array>, batch: &[usize]) -> Result<Array> {
     let (m, n) = (a.shape()[a.rank() - 2], b.shape()[b.rank() - 1]);
     let count = batch.iter().product();
     let (a, b) = (Batched::new(a, batch)?, Batched::new(b, batch)?);
     let shape = [batch, &[m, n]].concat();
+    let bias = bias.map(Array::contiguous).transpose()?;
+    let bias = bias.as_ref().map(Array::as_slice::<T>).transpose()?;
     Array::build::<T>(a.array.device(), &shape, "matmul", |cpu, c| {
+        let add =
+            bias.map(|bias| |columns: Range<usize>, c: &mut [T]| elementwise::add_assign(cpu.isa(), &bias[columns], c));
+        let finish = add.as_ref().map(|add| add as &(dyn Fn(Range<usize>, &mut [T]) + Sync));
         if a.array.numel() == 0 || b.array.numel() == 0 {
             c.fill(T::default());
+            finish.inspect(|finish| c.chunks_mut(n.max(1)).for_each(|c| finish(0..n, c)));
             return Ok(());
         }
-        contract::matmul(&cpu.contraction(), count, &a.matrix()?, &b.matrix()?, c);
+        contract::matmul(&cpu.contraction(), count, &a.matrix()?, &b.matrix()?, finish, c);
         Ok(())
     })
 }

@@ -126,7 +126,7 @@ fn correlate<T: Real>(cx: &Context<'_>, gathering: &Gathering, from: &[T], weigh
         let packed = Packed::for_rows(cx, &gathering.weight(weight, group), pixels.rows());
         let rows = PixelRows { pixels: &pixels, from: from.get(first_from..).unwrap_or(&[]), first_channel: first_to };
         // SAFETY: rows are pixels of `to`, each once, and the group's channels are some of theirs.
-        unsafe { contract(cx, &rows, &packed, SharedMut::new(to)) }
+        unsafe { contract(cx, &rows, &packed, None, SharedMut::new(to)) }
     }
 }
 

@@ -10,9 +10,13 @@ use super::micro::{A_STRIDE, MAX_ROWS, Output};
 use super::pack::Packed;
 use super::{Context, SharedMut};
 use crate::order::CHUNK;
+use std::ops::Range;
 
 /// Columns of B that are worked on together: with [`CHUNK`] rows of f32, 1 MiB.
 const COLUMN_BLOCK: usize = (1 << 18) / CHUNK;
+
+/// Elements of a B that stays in the second-level cache beside rows of A and C.
+pub(super) const SMALL_B: usize = 1 << 18;
 
 /// Part `slice` of `slices`: of every class, cut into tiles of nearly equal height, an equal share. So a slice has the rows
 /// of neighbouring pixels, whatever their classes, and shares of work are equal. Where shares are no whole tiles, classes
@@ -39,7 +43,6 @@ pub(super) fn tiles(classes: &[Class], max_rows: usize, [slice, slices]: [usize;
 /// Slices are small enough that the rows of A and C stay in the second-level cache when B does too, and large when B
 /// has to be read anew for each of them.
 fn grid(threads: usize, rows: usize, depth: usize, columns: usize, panels: usize) -> (usize, usize) {
-    const SMALL_B: usize = 1 << 18;
     const SMALL_SLICE: usize = 1 << 17;
     let by_rows = if depth * columns <= SMALL_B {
         (rows * columns.max(depth / 4)).div_ceil(SMALL_SLICE)
@@ -52,11 +55,20 @@ fn grid(threads: usize, rows: usize, depth: usize, columns: usize, panels: usize
     (by_rows, by_columns.max(1))
 }
 
-/// C = A · B for the rows of `source`; outputs without a position that takes part become +0.
+/// What becomes of some columns of a row of C once their sums are whole, while they are in a cache.
+pub(in crate::cpu) type Finish<'a, T> = Option<&'a (dyn Fn(Range<usize>, &mut [T]) + Sync)>;
+
+/// C = A · B for the rows of `source`; outputs without a position that takes part become +0. Then all of C is finished.
 ///
 /// # Safety
 /// The offsets of [`Source::outputs`] must be distinct rows of `n` elements inside `c`.
-pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &S, b: &Packed<'_, T>, c: SharedMut<T>) {
+pub(super) unsafe fn contract<T: Real, S: Source<T>>(
+    cx: &Context<'_>,
+    source: &S,
+    b: &Packed<'_, T>,
+    finish: Finish<'_, T>,
+    c: SharedMut<T>,
+) {
     let kernels = T::kernels(cx.isa);
     let classes = source.classes();
     let panels = b.panels;
@@ -69,6 +81,8 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
     };
     let first_chunks: Vec<Option<usize>> =
         classes.iter().map(|class| class.pieces.iter().position(|pieces| !pieces.is_empty())).collect();
+    let last_chunks: Vec<Option<usize>> =
+        classes.iter().map(|class| class.pieces.iter().rposition(|pieces| !pieces.is_empty())).collect();
     let block = COLUMN_BLOCK / kernels.max_columns();
     let left = Left::new(source, panels.count());
 
@@ -83,13 +97,15 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
         let mut ragged_offsets = [0; MAX_ROWS];
         for block_start in panel_range.clone().step_by(block) {
             let block_end = panel_range.end.min(block_start + block);
+            let last = panels.get(block_end - 1);
+            let columns = panels.get(block_start).first..last.first + last.columns;
             for tile in tiles.iter().filter(|tile| first_chunks[tile.class].is_none()) {
                 source.outputs(tile.class, tile.first, &mut offsets[..tile.rows]);
-                for panel in (block_start..block_end).map(|i| panels.get(i)) {
-                    for row in &offsets[..tile.rows] {
-                        // SAFETY: the caller promises distinct rows inside C; tasks have distinct tiles and panels.
-                        unsafe { c.slice(row + panel.first, panel.columns) }.fill(T::ZERO);
-                    }
+                for row in &offsets[..tile.rows] {
+                    // SAFETY: the caller promises distinct rows inside C; tasks have distinct tiles and panels.
+                    let c = unsafe { c.slice(row + columns.start, columns.len()) };
+                    c.fill(T::ZERO);
+                    finish.inspect(|finish| finish(columns.clone(), c));
                 }
             }
             let chunks = classes.iter().map(|class| class.pieces.len()).max().unwrap_or(0);
@@ -137,6 +153,12 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(cx: &Context<'_>, source: &
                                 let c = unsafe { c.slice(offsets[m] + panel.first, panel.columns) };
                                 c.copy_from_slice(&ragged[m * width..][..panel.columns]);
                             }
+                        }
+                    }
+                    if let (Some(finish), true) = (finish, last_chunks[class] == Some(chunk)) {
+                        for row in &offsets[..rows] {
+                            // SAFETY: as above.
+                            finish(columns.clone(), unsafe { c.slice(row + columns.start, columns.len()) });
                         }
                     }
                 }

@@ -79,7 +79,7 @@ impl Panels {
 /// Fewer left rows than that do not repay the copy of a right operand. Two cores of an AMD EPYC, copied and in place, medians
 /// of ratios of pairs: forward 3 x 3 of 512 channels at 4 x 4, 1024 rows, 1.09; at 7 x 7, 784 rows, 1.07; at 4 x 4, 4096
 /// rows, 0.95, since its rows share sets of the first-level cache.
-const FEW_ROWS: usize = 2048;
+pub(super) const FEW_ROWS: usize = 2048;
 
 /// A right operand in panels.
 pub(in crate::cpu) struct Packed<'a, T: Real> {

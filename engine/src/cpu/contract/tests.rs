@@ -88,7 +88,7 @@ fn check_matmul<T: Scalar>(batch: usize, [m, k, n]: [usize; 3], [a_t, b_t]: [boo
         (0..batch).flat_map(|i| reference::contract(m, n, k, &contiguous(&a, i), &contiguous(&b, i))).collect();
     check(&expected, |cx| {
         let mut c = vec![T::of(f64::NAN); batch * m * n];
-        matmul(cx, batch, &a, &b, &mut c);
+        matmul(cx, batch, &a, &b, None, &mut c);
         c
     });
 }

@@ -9,7 +9,7 @@ use super::super::micro::Piece;
 use super::super::pack::Operand;
 use super::super::{Context, SharedMut};
 use super::{CHUNK_BLOCKS, round, rounded};
-use selfsame_kernels::stamp;
+use selfsame_kernels::{elementwise, stamp};
 use std::ops::Range;
 
 /// Blocks of rows of a task: so many times its blocks of the weight serve while they are in a cache.
@@ -21,7 +21,24 @@ const ROW_BLOCKS: usize = 4;
 /// When lengths do not fit the shape, or the channels the groups: the caller checks its operands.
 pub(crate) fn conv2d(cx: &Context<'_>, shape: &ConvShape, x: &[f32], weight: &[f32], y: &mut [f32]) {
     assert_eq!([x.len(), weight.len(), y.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
-    correlate(cx, &Gathering::of_inputs(shape), x, weight, y);
+    correlate(cx, &Gathering::of_inputs(shape), x, weight, None, y);
+}
+
+/// y = x * weight + bias for each pixel, of a shape without groups.
+///
+/// # Panics
+/// As for [`conv2d`], and when the bias has another length than a pixel of y.
+pub(crate) fn linear(
+    cx: &Context<'_>,
+    shape: &ConvShape,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    assert_eq!([x.len(), weight.len(), y.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
+    assert!(shape.groups == 1 && bias.is_none_or(|bias| bias.len() == shape.c_out), "bias length");
+    correlate(cx, &Gathering::of_inputs(shape), x, weight, bias, y);
 }
 
 /// dx from dy.
@@ -30,10 +47,17 @@ pub(crate) fn conv2d(cx: &Context<'_>, shape: &ConvShape, x: &[f32], weight: &[f
 /// As for [`conv2d`].
 pub(crate) fn conv2d_input_grad(cx: &Context<'_>, shape: &ConvShape, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
     assert_eq!([dx.len(), weight.len(), dy.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
-    correlate(cx, &Gathering::of_outputs(shape), dy, weight, dx);
+    correlate(cx, &Gathering::of_outputs(shape), dy, weight, None, dx);
 }
 
-fn correlate(cx: &Context<'_>, gathering: &Gathering, from: &[f32], weight: &[f32], to: &mut [f32]) {
+fn correlate(
+    cx: &Context<'_>,
+    gathering: &Gathering,
+    from: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    to: &mut [f32],
+) {
     if from.is_empty() || weight.is_empty() {
         return to.fill(0.0);
     }
@@ -46,7 +70,7 @@ fn correlate(cx: &Context<'_>, gathering: &Gathering, from: &[f32], weight: &[f3
     let pixels = Pixels::new(gathering);
     let classes =
         pixels.classes.iter().map(|class| class.pieces.iter().enumerate().map(Chunk::new).collect()).collect();
-    let correlation = Correlation { pixels: &pixels, classes, unit, later, columns };
+    let correlation = Correlation { pixels: &pixels, classes, unit, later, columns, bias };
     let tasks = correlation.tasks(cx.threads());
     for group in 0..gathering.groups {
         let [first_from, first_to] = gathering.first_channels(group);
@@ -151,6 +175,8 @@ struct Correlation<'a> {
     later: Pairs,
     /// Channels of a group that are written.
     columns: usize,
+    /// What is added to each row's sums.
+    bias: Option<&'a [f32]>,
 }
 
 impl Correlation<'_> {
@@ -205,6 +231,7 @@ impl Correlation<'_> {
                 // SAFETY: each pixel is a row of one class, and each row one task's.
                 let to = unsafe { to.slice(output + first, self.columns) };
                 copy_sums(cx.isa, &sums[row * EDGE..], to);
+                self.bias.inspect(|bias| elementwise::add_assign(cx.isa, bias, to));
             }
         }
     }

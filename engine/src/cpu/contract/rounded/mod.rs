@@ -20,7 +20,7 @@ mod weight_grad;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use correlation::{conv2d, conv2d_input_grad};
+pub(crate) use correlation::{conv2d, conv2d_input_grad, linear};
 pub(crate) use weight_grad::conv2d_weight_grad;
 
 use super::super::bf16::{EDGE, Pairs, flushed};
