@@ -1,15 +1,7 @@
 //! y = p·v with p = softmax(q·kᵀ / √d), per image and head.  Backward: dv = pᵀ·dy, ds = p·(dp - Σ p·dp) with
-//! dp = dy·vᵀ, dq = ds·k / √d, dk = dsᵀ·q / √d.
-//!
-//! The probabilities `[images, heads, queries, keys]`, which outgrow everything else where tokens are many, never exist
-//! as a whole: forward and backward go through a head of a block of images at a time, and backward computes p again
-//! from q and k, to the same bits. Products read the heads in place, as strided views.
+//! dp = dy·vᵀ, dq = ds·k / √d, dk = dsᵀ·q / √d. See [`ops::attention`].
 
 use super::prelude::*;
-use std::ops::Range;
-
-/// Probabilities that exist at a time, at least those of one head of one image: 4 MiB of f32.
-const BLOCK: usize = 1 << 20;
 
 struct Attention {
     heads: usize,
@@ -36,141 +28,20 @@ pub(super) static ATTENTION: OpSpec = OpSpec {
     },
 };
 
-/// Queries, keys and values, each as `[images, tokens, heads, channels of a head]`.
-struct Operands {
-    parts: [Array; 3],
-    scale: f64,
-}
-
-impl Operands {
-    /// Views of three inputs, or of one that holds all three side by side.
-    fn of(x: &[&Array], heads: usize) -> Result<Operands> {
-        let misfit = |expected: &str| {
-            let shapes: Vec<&[usize]> = x.iter().map(|x| x.shape()).collect();
-            Error::new(ErrorKind::Shape, "attention", format!("inputs {shapes:?} with {heads} heads"))
-                .expected(expected.to_string())
-        };
-        let by_head = |x: &Array, heads: usize| match *x.shape() {
-            [n, t, c] if heads > 0 && c > 0 && c.is_multiple_of(heads) => x.reshape(&[n, t, heads, c / heads]),
-            _ => Err(misfit("[images, tokens, channels], of which each head has as many")),
-        };
-        let parts = match x {
-            [qkv] => {
-                let all = by_head(qkv, 3 * heads)?;
-                let part = |i: usize| all.slice(2, i * heads, (i + 1) * heads);
-                [part(0)?, part(1)?, part(2)?]
-            }
-            [q, k, v] => [by_head(q, heads)?, by_head(k, heads)?, by_head(v, heads)?],
-            _ => return Err(misfit("queries, keys and values")),
-        };
-        let [q, k, v] = &parts;
-        if q.shape()[0] != k.shape()[0] || q.shape()[3] != k.shape()[3] || k.shape()[..2] != v.shape()[..2] {
-            return Err(misfit("queries [n, t, heads d], keys [n, s, heads d], values [n, s, heads e]"));
-        }
-        if k.shape()[1] == 0 {
-            return Err(misfit("at least one key"));
-        }
-        let scale = 1.0 / (q.shape()[3] as f64).sqrt();
-        Ok(Operands { parts, scale })
-    }
-
-    fn images(&self) -> usize {
-        self.parts[0].shape()[0]
-    }
-
-    /// Ranges of images whose probabilities of one head fill a block; an empty one where there are no images.
-    fn blocks(&self) -> impl Iterator<Item = Range<usize>> {
-        let images = self.images();
-        let pairs = self.parts[0].shape()[1] * self.parts[1].shape()[1];
-        let step = (BLOCK / pairs.max(1)).max(1);
-        (0..images.max(1)).step_by(step).map(move |start| start..images.min(start + step))
-    }
-
-    /// Scaled queries, keys and values of a head: `[images, tokens, channels]` each.
-    fn head(&self, images: &Range<usize>, head: usize) -> Result<[Array; 3]> {
-        let [q, k, v] = &self.parts;
-        let q = ops::binary_scalar(Binary::Mul, &one_head(q, images, head)?, self.scale)?;
-        Ok([q, one_head(k, images, head)?, one_head(v, images, head)?])
-    }
-}
-
-/// Head `head` of `images` as a view `[images, tokens, channels]`.
-fn one_head(x: &Array, images: &Range<usize>, head: usize) -> Result<Array> {
-    let [_, tokens, _, channels] = x.dims()?;
-    let x = x.slice(0, images.start, images.end)?.slice(2, head, head + 1)?;
-    x.reshape(&[images.len(), tokens, channels])
-}
-
-/// softmax(q·kᵀ).
-fn probabilities(q: &Array, k: &Array) -> Result<Array> {
-    ops::softmax(&ops::matmul(q, &k.transpose(1, 2)?)?)
-}
-
-fn joined(parts: &[Array], axis: usize) -> Result<Array> {
-    match parts {
-        [one] => Ok(one.clone()),
-        _ => ops::concat(&parts.iter().collect::<Vec<_>>(), axis),
-    }
-}
-
 impl Op for Attention {
     fn spec(&self) -> &'static OpSpec {
         &ATTENTION
     }
 
     fn forward(&self, x: &[&Array], save: &mut Saved) -> Result<Vec<Array>> {
-        let operands = Operands::of(x, self.heads)?;
         x.iter().for_each(|x| save.keep(x));
-        let block = |images: Range<usize>| {
-            let heads = (0..self.heads).map(|head| {
-                let [q, k, v] = operands.head(&images, head)?;
-                ops::matmul(&probabilities(&q, &k)?, &v)
-            });
-            joined(&heads.collect::<Result<Vec<_>>>()?, 2)
-        };
-        let blocks = operands.blocks().map(block).collect::<Result<Vec<_>>>()?;
-        Ok(vec![joined(&blocks, 0)?])
+        Ok(vec![ops::attention(x, self.heads)?])
     }
 
     fn vjp(&self, saved: &Saved, dy: &[Option<Array>], want: &[bool]) -> Result<Vec<Option<Cotangent>>> {
-        let packed = want.len() == 1;
         let x = (0..want.len()).map(|i| saved.array(i)).collect::<Result<Vec<_>>>()?;
-        let operands = Operands::of(&x, self.heads)?;
-        let [images, queries, channels] = only(dy)?.dims()?;
-        let dy = only(dy)?.reshape(&[images, queries, self.heads, channels / self.heads])?;
-        let wants = |i: usize| packed || want[i];
-        // Of each input, its blocks of images.
-        let mut blocks: Vec<Vec<Array>> = vec![Vec::new(); want.len()];
-        for images in operands.blocks() {
-            // Of queries, keys and values, their heads.
-            let mut d: [Vec<Array>; 3] = Default::default();
-            for head in 0..self.heads {
-                let [q, k, v] = operands.head(&images, head)?;
-                let dy = one_head(&dy, &images, head)?;
-                let p = probabilities(&q, &k)?;
-                if wants(2) {
-                    d[2].push(ops::matmul(&p.transpose(1, 2)?, &dy)?);
-                }
-                if !wants(0) && !wants(1) {
-                    continue;
-                }
-                let ds = ops::softmax_grad(&p, &ops::matmul(&dy, &v.transpose(1, 2)?)?)?;
-                if wants(0) {
-                    d[0].push(ops::scale(ops::matmul(&ds, &k)?, operands.scale)?);
-                }
-                if wants(1) {
-                    d[1].push(ops::matmul(&ds.transpose(1, 2)?, &q)?);
-                }
-            }
-            if packed {
-                blocks[0].push(joined(&d.concat(), 2)?);
-            } else {
-                for (i, d) in d.iter().enumerate().filter(|(i, _)| want[*i]) {
-                    blocks[i].push(joined(d, 2)?);
-                }
-            }
-        }
-        blocks.iter().enumerate().map(|(i, blocks)| wanted(want, i, || joined(blocks, 0))).collect()
+        let d = ops::attention_grads(&x, self.heads, only(dy)?, want)?;
+        Ok(d.into_iter().map(|d| d.map(Cotangent::from)).collect())
     }
 }
 
@@ -239,10 +110,9 @@ mod tests {
         [bits(y.array())].into_iter().chain(d).collect()
     }
 
-    /// Enough images for several blocks, the last of them ragged.
     #[test]
-    fn blocks_and_threads_have_the_bits_of_the_composed_form() {
-        let (heads, images, tokens) = (2, 2 * BLOCK / (64 * 64) + 5, 64);
+    fn threads_have_the_bits_of_the_composed_form() {
+        let (heads, images, tokens) = (2, 7, 64);
         let expected: Vec<Vec<Vec<u32>>> = [1, 2]
             .map(|threads| {
                 let device = Device::cpu_with(threads).unwrap();

@@ -3,6 +3,7 @@
 //! Operands may have any strides; results are contiguous. Element types are never converted silently. f32 and f64 are
 //! computed as they are; bf16 and f16 are storage: they are converted to f32, computed, and rounded back.
 
+mod attention;
 mod batch_norm;
 mod by_row;
 mod cast;
@@ -36,6 +37,7 @@ mod spans;
 pub(crate) mod testing;
 mod update;
 
+pub use attention::{attention, attention_grads};
 pub use batch_norm::{
     ChannelStats, StatsTree, batch_norm_apply, batch_norm_grad_sums, batch_norm_input_grad, channel_stats,
     reciprocal_std,

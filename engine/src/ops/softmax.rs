@@ -26,12 +26,13 @@ pub fn softmax(x: &Array) -> Result<Array> {
         split_last("softmax", x)?;
         return gpu::rows::softmax(gpu, x);
     }
-    with_real!("softmax", x.dtype(), T, {
-        map_rows::<T, 1>("softmax", [x], |isa, [x], _, y| {
-            lanes::exp_fma(isa, x, T::ONE, shift(isa, x), y);
-            divide(isa, lanes::sum(isa, y), y);
-        })
-    })
+    with_real!("softmax", x.dtype(), T, map_rows::<T, 1>("softmax", [x], |isa, [x], _, y| softmax_row(isa, x, y)))
+}
+
+/// [`softmax`] of a row.
+pub(super) fn softmax_row<T: Float>(isa: Isa, x: &[T], y: &mut [T]) {
+    lanes::exp_fma(isa, x, T::ONE, shift(isa, x), y);
+    divide(isa, lanes::sum(isa, y), y);
 }
 
 /// dx of [`softmax`] from its result: y (dy - dot(y, dy)), the dot product by lanes.
@@ -55,6 +56,11 @@ pub fn softmax_grad(y: &Array, dy: &Array) -> Result<Array> {
             writing.write(dx, |first, dx| softmax_row_grad(isa, &y[first..], &dy[first..], dot, dx));
         })
     })
+}
+
+/// [`softmax_grad`] of a row.
+pub(super) fn softmax_grad_row<T: Float>(isa: Isa, y: &[T], dy: &[T], dx: &mut [T]) {
+    softmax_row_grad(isa, y, dy, lanes::dot(isa, y, dy), dx);
 }
 
 /// x - log(sum exp(x)) over the last axis.

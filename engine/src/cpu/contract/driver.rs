@@ -7,7 +7,7 @@
 use super::lanes::Real;
 use super::left::{Class, Left, Source, Tile};
 use super::micro::{A_STRIDE, MAX_ROWS, Output};
-use super::pack::Packed;
+use super::pack::{Packed, copy_row};
 use super::{Context, SharedMut};
 use crate::order::CHUNK;
 use std::ops::Range;
@@ -139,7 +139,7 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(
                                 // SAFETY: as above; no other task has these columns of these rows.
                                 let c = unsafe { c.slice(offsets[m] + panel.first, panel.columns) };
                                 if !is_first {
-                                    ragged[m * width..][..panel.columns].copy_from_slice(c);
+                                    copy_row(c, &mut ragged[m * width..][..panel.columns]);
                                 }
                             }
                             let to = ragged.as_mut_ptr();
@@ -151,7 +151,7 @@ pub(super) unsafe fn contract<T: Real, S: Source<T>>(
                             for m in 0..rows {
                                 // SAFETY: as above.
                                 let c = unsafe { c.slice(offsets[m] + panel.first, panel.columns) };
-                                c.copy_from_slice(&ragged[m * width..][..panel.columns]);
+                                copy_row(&ragged[m * width..][..panel.columns], c);
                             }
                         }
                     }

@@ -28,6 +28,8 @@ pub(super) trait Lanes: Copy {
     /// `self * b + c`, rounded once.
     unsafe fn fma(self, b: Self, c: Self) -> Self;
     unsafe fn add(self, b: Self) -> Self;
+    /// The lanes of both, one of each after another: the lower half of them, the upper half.
+    unsafe fn interleave(self, b: Self) -> (Self, Self);
     /// Asks for the cache line at `at`; the address need not be valid.
     unsafe fn prefetch(at: *const Self::Elem);
     /// The same, but no nearer than the second-level cache.
@@ -71,6 +73,13 @@ macro_rules! plain_lanes {
                 Plain(std::array::from_fn(|i| self.0[i] + b.0[i]))
             }
             #[inline(always)]
+            unsafe fn interleave(self, b: Self) -> (Self, Self) {
+                let half = |first: usize| {
+                    Plain(std::array::from_fn(|i| if i % 2 == 0 { self.0[first + i / 2] } else { b.0[first + i / 2] }))
+                };
+                (half(0), half($n / 2))
+            }
+            #[inline(always)]
             unsafe fn prefetch(_: *const $elem) {}
             #[inline(always)]
             unsafe fn prefetch_far(_: *const $elem) {}
@@ -87,7 +96,7 @@ mod x86 {
 
     macro_rules! x86_lanes {
         ($vector:ty, $elem:ty, $width:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $fma:ident,
-         $add:ident) => {
+         $add:ident, $interleave:ident) => {
             impl Lanes for $vector {
                 type Elem = $elem;
                 const WIDTH: usize = $width;
@@ -122,6 +131,11 @@ mod x86 {
                     unsafe { $add(self, b) }
                 }
                 #[inline(always)]
+                unsafe fn interleave(self, b: Self) -> (Self, Self) {
+                    // SAFETY: the caller runs on a machine with this instruction set.
+                    unsafe { $interleave(self, b) }
+                }
+                #[inline(always)]
                 unsafe fn prefetch_far(at: *const $elem) {
                     // SAFETY: a prefetch does not fault, whatever the address.
                     unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
@@ -134,6 +148,36 @@ mod x86 {
             }
         };
     }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn interleave_ps16(a: __m512, b: __m512) -> (__m512, __m512) {
+        let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        (_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn interleave_pd8(a: __m512d, b: __m512d) -> (__m512d, __m512d) {
+        let (low, high) = (_mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15));
+        (_mm512_permutex2var_pd(a, low, b), _mm512_permutex2var_pd(a, high, b))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx")]
+    fn interleave_ps8(a: __m256, b: __m256) -> (__m256, __m256) {
+        let (even, odd) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        (_mm256_permute2f128_ps::<0x20>(even, odd), _mm256_permute2f128_ps::<0x31>(even, odd))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx")]
+    fn interleave_pd4(a: __m256d, b: __m256d) -> (__m256d, __m256d) {
+        let (even, odd) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+        (_mm256_permute2f128_pd::<0x20>(even, odd), _mm256_permute2f128_pd::<0x31>(even, odd))
+    }
+
     x86_lanes!(
         __m512,
         f32,
@@ -143,7 +187,8 @@ mod x86 {
         _mm512_loadu_ps,
         _mm512_storeu_ps,
         _mm512_fmadd_ps,
-        _mm512_add_ps
+        _mm512_add_ps,
+        interleave_ps16
     );
     x86_lanes!(
         __m512d,
@@ -154,7 +199,8 @@ mod x86 {
         _mm512_loadu_pd,
         _mm512_storeu_pd,
         _mm512_fmadd_pd,
-        _mm512_add_pd
+        _mm512_add_pd,
+        interleave_pd8
     );
     x86_lanes!(
         __m256,
@@ -165,7 +211,8 @@ mod x86 {
         _mm256_loadu_ps,
         _mm256_storeu_ps,
         _mm256_fmadd_ps,
-        _mm256_add_ps
+        _mm256_add_ps,
+        interleave_ps8
     );
     x86_lanes!(
         __m256d,
@@ -176,6 +223,7 @@ mod x86 {
         _mm256_loadu_pd,
         _mm256_storeu_pd,
         _mm256_fmadd_pd,
-        _mm256_add_pd
+        _mm256_add_pd,
+        interleave_pd4
     );
 }

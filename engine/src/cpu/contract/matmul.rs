@@ -4,8 +4,9 @@
 use super::driver::{Finish, SMALL_B, contract};
 use super::lanes::Real;
 use super::left::{Class, Source};
-use super::micro::{A_STRIDE, Piece};
-use super::pack::{FEW_ROWS, Operand, Packed, transpose};
+use super::micro::{A_STRIDE, Kernels, Piece};
+use super::pack::{FEW_ROWS, Operand, Packed};
+use super::transpose::transpose;
 use super::{Context, SharedMut};
 use crate::order::CHUNK;
 
@@ -98,16 +99,17 @@ fn product<T: Real>(cx: &Context<'_>, a: &Matrix<'_, T>, b: &Matrix<'_, T>, fini
             vec![Piece { delta: (i * CHUNK * a.col_stride).cast_signed(), ..Piece::whole(CHUNK.min(k - i * CHUNK)) }]
         })
         .collect();
-    let source = MatrixRows { a: *a, n: b.cols, class: [Class { rows: a.rows, pieces }] };
+    let source = MatrixRows { a: *a, n: b.cols, class: [Class { rows: a.rows, pieces }], kernels: T::kernels(cx.isa) };
     // SAFETY: row i of C starts at i * n, and C has m * n elements.
     unsafe { contract(cx, &source, &packed, finish, c) }
 }
 
 /// The rows of a matrix as a left operand.
-struct MatrixRows<'a, T> {
+struct MatrixRows<'a, T: 'static> {
     a: Matrix<'a, T>,
     n: usize,
     class: [Class; 1],
+    kernels: &'static Kernels<T>,
 }
 
 impl<T: Real> Source<T> for MatrixRows<'_, T> {
@@ -135,7 +137,7 @@ impl<T: Real> Source<T> for MatrixRows<'_, T> {
                 to[m * A_STRIDE..][..len].copy_from_slice(&from[m * row_stride..][..len]);
             }
         } else {
-            transpose(from, row_stride, col_stride, rows, len, to, A_STRIDE);
+            transpose(self.kernels, from, [row_stride, col_stride], [rows, len], to, A_STRIDE);
         }
     }
 

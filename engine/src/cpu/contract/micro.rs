@@ -12,6 +12,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::lanes::{Lanes, Plain, Real};
+use super::transpose::{self, SquareKernel};
 use crate::order::CHUNK;
 use selfsame_kernels::isa::Isa;
 #[cfg(target_arch = "x86_64")]
@@ -20,6 +21,9 @@ use std::ops::Range;
 
 /// Most rows of any tile.
 pub(in crate::cpu) const MAX_ROWS: usize = 14;
+
+/// Most lanes of any vector.
+pub(super) const MAX_WIDTH: usize = 16;
 
 /// Distance between the rows of a copied tile of A, in elements: no multiple of a cache line, so that the rows do not all enter a new line at the same position.
 pub(in crate::cpu) const A_STRIDE: usize = CHUNK + 21;
@@ -128,6 +132,7 @@ pub(crate) struct Kernels<T: 'static> {
     /// Tables by rows - 1, then by vectors - 1.
     pub(in crate::cpu) rows: &'static [[RowsKernel<T>; 2]],
     pub(in crate::cpu) columns: &'static [[ColumnsKernel<T>; 2]],
+    pub(in crate::cpu) square: SquareKernel<T>,
 }
 
 impl<T> Kernels<T> {
@@ -280,10 +285,19 @@ macro_rules! kernels {
                 // SAFETY: passed on from the caller; the feature of this function is the one the lanes need.
                 unsafe { columns_kernel::<L, M, V>(a, b, path, out) }
             }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn square(
+                from: *const T, from_pitch: usize, to: *mut T, to_pitch: usize, rows: usize, columns: usize,
+            ) {
+                // SAFETY: passed on from the caller; the feature of this function is the one the lanes need.
+                unsafe { transpose::square::<L, { L::WIDTH }>(from, from_pitch, to, to_pitch, rows, columns) }
+            }
+            const { assert!(L::WIDTH <= MAX_WIDTH) };
             Kernels {
                 width: L::WIDTH,
                 rows: &[$([rows::<$rows, 1>, rows::<$rows, 2>]),*],
                 columns: &[$([columns::<$rows, 1>, columns::<$rows, 2>]),*],
+                square,
             }
         };
     };

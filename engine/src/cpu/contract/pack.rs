@@ -4,6 +4,7 @@
 use super::lanes::Real;
 use super::micro::{Kernels, Right};
 use super::scratch::Lease;
+use super::transpose::transpose;
 use super::{Context, SharedMut};
 use crate::order::CHUNK;
 use std::ops::Range;
@@ -133,7 +134,7 @@ impl<'a, T: Real> Packed<'a, T> {
             let at = rows.start * panels.padded() + rows.len() * panel.first;
             // SAFETY: panels are disjoint parts of the buffer, which outlives the call.
             let to = unsafe { to.slice(at, rows.len() * width) };
-            pack_panel(operand, rows.start, panel, width, to);
+            pack_panel(kernels, operand, rows.start, panel, to);
         });
         Packed { memory: Memory::Ahead(data), ..packed }
     }
@@ -171,7 +172,7 @@ impl<'a, T: Real> Packed<'a, T> {
                 for panel in block.map(|i| self.panels.get(i)) {
                     let width = panel.vectors * width;
                     let to = &mut scratch[rows * (panel.first - first)..][..rows * width];
-                    pack_panel(&self.operand, start, panel, width, to);
+                    pack_panel(self.kernels, &self.operand, start, panel, to);
                 }
                 scratch
             }
@@ -203,7 +204,8 @@ impl<T> Block<'_, T> {
 }
 
 /// Fills `to`, `[rows][width]`, with rows `first_k ..` of the operand's panel.
-fn pack_panel<T: Real>(operand: &Operand<'_, T>, first_k: usize, panel: Panel, width: usize, to: &mut [T]) {
+fn pack_panel<T: Real>(kernels: &Kernels<T>, operand: &Operand<'_, T>, first_k: usize, panel: Panel, to: &mut [T]) {
+    let width = panel.vectors * kernels.width;
     let &Operand { data, inner, outer_stride, row_stride, col_stride, .. } = operand;
     let rows = to.len() / width;
     let mut done = 0;
@@ -217,7 +219,7 @@ fn pack_panel<T: Real>(operand: &Operand<'_, T>, first_k: usize, panel: Panel, w
                 copy_row(&from[i * row_stride..i * row_stride + panel.columns], &mut to[..panel.columns]);
             }
         } else {
-            transpose(from, row_stride, col_stride, len, panel.columns, to, width);
+            transpose(kernels, from, [row_stride, col_stride], [len, panel.columns], to, width);
         }
         if panel.columns < width {
             to.chunks_exact_mut(width).for_each(|to| to[panel.columns..].fill(T::ZERO));
@@ -236,48 +238,5 @@ pub(super) fn copy_row<T: Real>(from: &[T], to: &mut [T]) {
     }
     for (to, from) in to_rest.iter_mut().zip(from_rest) {
         *to = *from;
-    }
-}
-
-/// `to[i * to_stride + j] = from[i * i_stride + j * j_stride]` for `i < rows`, `j < columns`, in blocks that stay in
-/// the first-level cache whichever side is strided.
-pub(super) fn transpose<T: Real>(
-    from: &[T],
-    i_stride: usize,
-    j_stride: usize,
-    rows: usize,
-    columns: usize,
-    to: &mut [T],
-    to_stride: usize,
-) {
-    const BLOCK: usize = 8;
-    for i0 in (0..rows).step_by(BLOCK) {
-        for j0 in (0..columns).step_by(BLOCK) {
-            if rows - i0 < BLOCK || columns - j0 < BLOCK {
-                for i in i0..rows.min(i0 + BLOCK) {
-                    for j in j0..columns.min(j0 + BLOCK) {
-                        to[i * to_stride + j] = from[i * i_stride + j * j_stride];
-                    }
-                }
-                continue;
-            }
-            let from = &from[i0 * i_stride + j0 * j_stride..];
-            let mut block = [[T::ZERO; BLOCK]; BLOCK];
-            if i_stride == 1 {
-                let columns: [&[T; BLOCK]; BLOCK] = std::array::from_fn(|j| {
-                    from[j * j_stride..].first_chunk().expect("the block lies inside the operand")
-                });
-                for (i, row) in block.iter_mut().enumerate() {
-                    *row = columns.map(|column| column[i]);
-                }
-            } else {
-                for (i, row) in block.iter_mut().enumerate() {
-                    *row = std::array::from_fn(|j| from[i * i_stride + j * j_stride]);
-                }
-            }
-            for (i, row) in block.iter().enumerate() {
-                to[(i0 + i) * to_stride + j0..][..BLOCK].copy_from_slice(row);
-            }
-        }
     }
 }

@@ -4,7 +4,8 @@
 use super::super::conv::ConvShape;
 use super::super::lanes::Real as _;
 use super::super::micro::{A_STRIDE, Kernels, MAX_ROWS, Output, Piece, Right, Rows};
-use super::super::pack::{Panels, transpose};
+use super::super::pack::Panels;
+use super::super::transpose::transpose;
 use super::super::{Context, Lease, SharedMut};
 use super::{COMPONENTS, Image, LANES, OUTSIDE, TAPS, TILE, Tiles, interpolate, transform_patch, transform_taps};
 use crate::order::CHUNK;
@@ -37,11 +38,11 @@ pub(crate) fn conv2d_input_grad(cx: &Context<'_>, shape: &ConvShape, dy: &[f32],
     let [to, from] = Image::both(shape);
     let part = shape.c * shape.c_out;
     let mut reversed = cx.scratch.lease::<f32>(weight.len());
-    let parts = SharedMut::new(&mut reversed);
+    let (parts, kernels) = (SharedMut::new(&mut reversed), f32::kernels(cx.isa));
     cx.run(TAPS * TAPS, |tap| {
         // SAFETY: tasks have disjoint parts, and the lease outlives the run.
         let to = unsafe { parts.slice((TAPS * TAPS - 1 - tap) * part, part) };
-        transpose(&weight[tap * part..][..part], 1, shape.c_out, shape.c_out, shape.c, to, shape.c);
+        transpose(kernels, &weight[tap * part..][..part], [1, shape.c_out], [shape.c_out, shape.c], to, shape.c);
     });
     let taps = Taps::new(cx, &reversed, [shape.c_out, shape.c]);
     let padding = shape.padding.map(|padding| TAPS - 1 - padding);
