@@ -102,7 +102,7 @@ impl<'a, 'x, T: Float + contract::Real, const N: usize> Head<'a, 'x, T, N> {
     }
 }
 
-/// Runs `task` for each image with its part of each of `results`: images side by side if every thread has one.
+/// Runs `task` for each image with its part of each of `results`.
 fn for_each_image<T: Send>(
     cpu: &CpuDevice,
     images: usize,
@@ -111,13 +111,8 @@ fn for_each_image<T: Send>(
 ) {
     let mut rest: Vec<_> = results.iter_mut().map(|x| x.chunks_exact_mut((x.len() / images.max(1)).max(1))).collect();
     let parts = (0..images).map(|_| rest.iter_mut().map(|x| x.next().unwrap_or_default()).collect::<Vec<_>>());
-    let cx = cpu.contraction();
-    if images < cpu.workers().threads() {
-        parts.enumerate().for_each(|(image, parts)| task(&cx, image, parts));
-    } else {
-        let cx = cx.serial();
-        cpu.workers().run_parts(parts, |image, parts| task(&cx, image, parts));
-    }
+    let cx = cpu.contraction().serial();
+    cpu.workers().run_parts(parts, |image, parts| task(&cx, image, parts));
 }
 
 pub(super) fn forward<T: Float + contract::Real>(operands: &Operands) -> Result<Array> {

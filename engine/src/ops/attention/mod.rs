@@ -3,8 +3,8 @@
 //!
 //! The probabilities `[images, heads, queries, keys]`, which outgrow everything else where tokens are many, never exist
 //! as a whole, and backward computes them again from q and k, to the same bits. On the CPU a task has an image, whose
-//! products stay in its caches (`images`); with kernels a head of a block of images goes through the primitives
-//! (`blocks`). Both read the heads in place, as strided views.
+//! products stay in its caches (`images`); with kernels, or more threads than images, a head of a block of images goes
+//! through the primitives (`blocks`), which read it in place, as a strided view.
 
 mod blocks;
 mod images;
@@ -22,10 +22,10 @@ pub fn attention(x: &[&Array], heads: usize) -> Result<Array> {
     const OP: &str = "attention";
     let operands = Operands::of(x, heads)?;
     let _span = span(OP, x, |_| operands.work(1));
-    match kernels_for(x[0]) {
-        Some(_) => blocks::forward(&operands),
-        None => with_real!(OP, x[0].dtype(), T, images::forward::<T>(&operands)),
+    if operands.are_in_blocks() {
+        return blocks::forward(&operands);
     }
+    with_real!(OP, x[0].dtype(), T, images::forward::<T>(&operands))
 }
 
 /// The gradients of what [`attention`] takes that are wanted, from that of its result.
@@ -42,10 +42,10 @@ pub fn attention_grads(x: &[&Array], heads: usize, dy: &Array, want: &[bool]) ->
     }
     super::expect_same_dtype(OP, x[0], dy)?;
     let _span = span("attention_grads", &[x, &[dy]].concat(), |_| operands.work(3));
-    match kernels_for(x[0]) {
-        Some(_) => blocks::backward(&operands, dy, want),
-        None => with_real!(OP, x[0].dtype(), T, images::backward::<T>(&operands, dy, want)),
+    if operands.are_in_blocks() {
+        return blocks::backward(&operands, dy, want);
     }
+    with_real!(OP, x[0].dtype(), T, images::backward::<T>(&operands, dy, want))
 }
 
 /// Queries, keys and values, each as `[images, tokens, heads, channels of a head]`.
@@ -90,6 +90,12 @@ impl Operands {
         Ok(Operands { parts, heads, scale })
     }
 
+    /// Whether the primitives serve best: they have kernels, or threads would be without an image.
+    fn are_in_blocks(&self) -> bool {
+        let q = &self.parts[0];
+        kernels_for(q).is_some() || q.shape()[0] < q.device().host().workers().threads()
+    }
+
     /// The shape of the result.
     fn output(&self) -> [usize; 3] {
         let [q, _, v] = &self.parts;
@@ -123,7 +129,7 @@ mod tests {
 
     #[test]
     fn images_have_the_bits_of_blocks() {
-        // Less images than threads, and more; more tokens than a tile has rows; a batch of none.
+        // Fewer images than threads, and more; more tokens than a tile has rows; a batch of none.
         for (images, queries, keys, heads, d, e) in
             [(1, 37, 37, 3, 8, 8), (5, 6, 21, 2, 3, 5), (4, 1, 1, 1, 1, 1), (0, 2, 3, 2, 4, 4), (3, 0, 2, 1, 2, 2)]
         {
