@@ -37,6 +37,15 @@ impl Writing {
         if row_len > 0 && BLOCK.is_multiple_of(row_len) { Writing::of(result) } else { Writing::Cached }
     }
 
+    /// Copies a part of a result.
+    #[inline]
+    pub(crate) fn copy<T: Element>(self, from: &[T], to: &mut [T]) {
+        match self {
+            Writing::Cached => to.copy_from_slice(from),
+            Writing::Past => copy(from, to),
+        }
+    }
+
     /// Writes `to` by calls of `fill(first, part)` for its parts in order.
     pub(crate) fn write<T: Element>(self, to: &mut [T], mut fill: impl FnMut(usize, &mut [T])) {
         match self {

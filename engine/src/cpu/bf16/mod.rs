@@ -40,6 +40,38 @@ pub(super) struct Run<'a> {
     pub(super) right: &'a [u16],
 }
 
+/// Left blocks that are read where they lie: block b of row r is the 32 elements from `starts[r] + deltas[b]` on, with pairs
+/// that the unit wants.
+pub(super) struct InPlace<'a> {
+    from: &'a [u16],
+    starts: &'a [usize; EDGE],
+    deltas: &'a [isize],
+}
+
+impl<'a> InPlace<'a> {
+    /// # Panics
+    /// When a block is not one of `from`.
+    pub(super) fn new(from: &'a [u16], starts: &'a [usize; EDGE], deltas: &'a [isize]) -> InPlace<'a> {
+        let (first, last) = deltas.iter().fold((isize::MAX, isize::MIN), |(a, b), x| (a.min(*x), b.max(*x)));
+        let (low, high) = starts.iter().fold((usize::MAX, 0), |(a, b), x| (a.min(*x), b.max(*x)));
+        let end = high.checked_add_signed(last).and_then(|last| last.checked_add(EDGE));
+        let is_inside = low.checked_add_signed(first).is_some() && end.is_some_and(|end| end <= from.len());
+        assert!(deltas.is_empty() || is_inside, "blocks outside their slice");
+        InPlace { from, starts, deltas }
+    }
+
+    fn rows(&self) -> [*const u16; EDGE] {
+        self.starts.map(|start| self.from.as_ptr().wrapping_add(start))
+    }
+
+    /// Asks for all blocks to be brought to the second-level cache.
+    pub(super) fn ask(&self) {
+        for row in self.rows() {
+            self.deltas.iter().for_each(|delta| pack::ask_for(row.wrapping_offset(*delta)));
+        }
+    }
+}
+
 /// How the elements of a left block lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
@@ -128,6 +160,15 @@ impl Unit {
         }
     }
 
+    /// Whether its left elements need not lie in blocks.
+    pub(super) fn reads_in_place(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Unit::Dot => true,
+            _ => false,
+        }
+    }
+
     /// Makes it ready on this thread. A thread opens one at a time.
     pub(super) fn open(self) -> Session {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -179,6 +220,17 @@ impl Session {
                     product_of_rows(unit, &runs, to, stride);
                 }
             },
+        }
+    }
+
+    /// The same of left blocks in place, by a unit that reads them there; `rights` are their right blocks, at least one.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "no unit of other machines does"))]
+    pub(super) fn product_in_place(&mut self, left: &InPlace<'_>, rights: &[&[u16]], to: &mut [f32], stride: usize) {
+        assert!(self.unit.reads_in_place(), "{:?} reads blocks", self.unit);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a `Dot` exists only where the machine has the instruction.
+        unsafe {
+            dot::product_in_place(left, rights, to, stride);
         }
     }
 }

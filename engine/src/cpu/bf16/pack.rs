@@ -42,12 +42,12 @@ pub(in crate::cpu) enum Pairs {
 }
 
 impl Pairs {
-    /// The place of a block's position among its elements.
+    /// Something of each of a block's positions, in the order in which these lie.
     #[inline(always)]
-    pub(in crate::cpu) fn place(self, position: usize) -> usize {
+    pub(in crate::cpu) fn in_places<T: Copy>(self, of: &[T; EDGE]) -> [T; EDGE] {
         match self {
-            Pairs::Neighbours => position,
-            Pairs::Apart => position / 4 * 4 + [1, 3, 0, 2][position % 4],
+            Pairs::Neighbours => *of,
+            Pairs::Apart => std::array::from_fn(|place| of[place / 4 * 4 + [2, 0, 3, 1][place % 4]]),
         }
     }
 
@@ -215,16 +215,29 @@ stamp! {
         }
     }
 
-    /// A right block whose positions lie at `at`, in the order of their places.
-    pub(in crate::cpu) fn pair_lines(from: &[u16], at: &[usize; EDGE], to: &mut [u16; BLOCK]) {
+    /// A right block whose positions lie at `at`, in the order of their places; asks for what lies `ahead` elements further.
+    pub(in crate::cpu) fn pair_lines(from: &[u16], at: &[usize; EDGE], ahead: usize, to: &mut [u16; BLOCK]) {
         let (first, second) = to.split_at_mut(BLOCK / 2);
         let halves = first.as_chunks_mut::<EDGE>().0.iter_mut().zip(second.as_chunks_mut::<EDGE>().0);
         for (at, (first, second)) in at.as_chunks::<2>().0.iter().zip(halves) {
             let (one, other) = (&from[at[0]..][..EDGE], &from[at[1]..][..EDGE]);
+            at.iter().for_each(|at| ask_for(from.as_ptr().wrapping_add(at + ahead)));
             for i in 0..EDGE / 2 {
                 (first[2 * i], first[2 * i + 1]) = (one[i], other[i]);
                 (second[2 * i], second[2 * i + 1]) = (one[EDGE / 2 + i], other[EDGE / 2 + i]);
             }
         }
     }
+}
+
+/// Asks for the line of memory at `at`, if there is one, to be brought to the second-level cache.
+#[inline(always)]
+pub(super) fn ask_for(at: *const u16) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a request, which reads nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
 }

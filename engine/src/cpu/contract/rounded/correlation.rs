@@ -2,14 +2,15 @@
 #![allow(unsafe_code)]
 
 use super::super::super::bf16::{
-    BLOCK, EDGE, Layout, Packed, Pairs, Run, Session, Side, Unit, add_block, pair_columns, pair_rows,
+    BLOCK, EDGE, InPlace, Layout, Packed, Pairs, Run, Side, Unit, pair_columns, pair_rows,
 };
+use super::super::super::past::Writing;
 use super::super::conv::{ConvShape, Gathering, Pixels};
 use super::super::micro::Piece;
 use super::super::pack::Operand;
 use super::super::{Context, SharedMut};
-use super::{CHUNK_BLOCKS, round, rounded};
-use selfsame_kernels::{elementwise, stamp};
+use super::{CHUNK_BLOCKS, add_product, round, rounded};
+use selfsame_kernels::stamp;
 use std::ops::Range;
 
 /// Blocks of rows of a task: so many times its blocks of the weight serve while they are in a cache.
@@ -66,11 +67,13 @@ fn correlate(
     // Where a tap's positions are whole fours, what is gathered is arranged already.
     let (arranged, later) =
         if depth.is_multiple_of(4) { (unit.pairs(), Pairs::Neighbours) } else { (Pairs::Neighbours, unit.pairs()) };
+    let writing = Writing::of(to);
     let from = rounded(cx, from, arranged, 0);
     let pixels = Pixels::new(gathering);
     let classes =
         pixels.classes.iter().map(|class| class.pieces.iter().enumerate().map(Chunk::new).collect()).collect();
-    let correlation = Correlation { pixels: &pixels, classes, unit, later, columns, bias };
+    let reads_in_place = unit.reads_in_place() && later == Pairs::Neighbours;
+    let correlation = Correlation { pixels: &pixels, classes, unit, later, reads_in_place, columns, bias, writing };
     let tasks = correlation.tasks(cx.threads());
     for group in 0..gathering.groups {
         let [first_from, first_to] = gathering.first_channels(group);
@@ -113,8 +116,8 @@ fn fill(cx: &Context<'_>, operand: &Operand<'_, f32>, column: usize, position: u
 struct Chunk {
     /// Copies that stay in a block: `at` counts from the row of the first block.
     moves: Vec<Piece>,
-    /// Whether they fill the blocks.
-    is_full: bool,
+    /// Where the blocks of a row lie, from its source pixel, if each is one copy.
+    deltas: Option<Vec<isize>>,
     /// Blocks of positions of which any takes part, neighbours joined.
     runs: Vec<Range<usize>>,
     /// How many blocks that is.
@@ -145,17 +148,8 @@ impl Chunk {
             }
         }
         let is_full = moves.iter().all(|copy| copy.len == EDGE);
-        Chunk { moves, is_full, runs, count: taken.len() }
-    }
-
-    /// Operands of the product with the columns of block `column`.
-    fn runs<'b>(&'b self, left: &'b [u16], weight: &'b Packed<'_>, column: usize) -> impl Iterator<Item = Run<'b>> {
-        let mut rest = left;
-        self.runs.iter().map(move |blocks| {
-            let (left, after) = rest.split_at(blocks.len() * BLOCK);
-            rest = after;
-            Run { left, right: weight.blocks(column, blocks.clone()) }
-        })
+        let deltas = is_full.then(|| moves.iter().map(|copy| copy.delta).collect());
+        Chunk { moves, deltas, runs, count: taken.len() }
     }
 }
 
@@ -173,10 +167,14 @@ struct Correlation<'a> {
     unit: Unit,
     /// How to arrange what was gathered.
     later: Pairs,
+    /// Whether blocks that lie in one piece need not be gathered.
+    reads_in_place: bool,
     /// Channels of a group that are written.
     columns: usize,
     /// What is added to each row's sums.
     bias: Option<&'a [f32]>,
+    /// How rows are written.
+    writing: Writing,
 }
 
 impl Correlation<'_> {
@@ -195,60 +193,111 @@ impl Correlation<'_> {
         task: &Task,
         from: &[u16],
         weight: &Packed<'_>,
-        (to, first): (SharedMut<f32>, usize),
+        (to, first_channel): (SharedMut<f32>, usize),
     ) {
         let Task { class, ref rows } = *task;
-        let [row_blocks, across] = [rows.len(), self.columns].map(|n| n.div_ceil(EDGE));
-        let rows_of = |block: usize| rows.start + block * EDGE..rows.end.min(rows.start + (block + 1) * EDGE);
-        let mut left = cx.scratch.lease::<u16>(row_blocks * CHUNK_BLOCKS * BLOCK);
-        let mut sums = cx.scratch.lease::<f32>(row_blocks * across * BLOCK);
+        let across = self.columns.div_ceil(EDGE);
+        let blocks: Vec<RowBlock> =
+            rows.clone().step_by(EDGE).map(|row| self.block(class, row..rows.end.min(row + EDGE))).collect();
+        let chunks: Vec<&Chunk> = self.classes[class].iter().filter(|chunk| chunk.count > 0).collect();
+        let mut copied = cx.scratch.lease::<u16>(blocks.len() * CHUNK_BLOCKS * BLOCK);
+        let mut sums = cx.scratch.lease::<f32>(blocks.len() * across * BLOCK);
         let mut session = self.unit.open();
-        let mut is_first = true;
-        for chunk in self.classes[class].iter().filter(|chunk| chunk.count > 0) {
-            for (block, left) in left.chunks_exact_mut(CHUNK_BLOCKS * BLOCK).enumerate() {
-                self.gather(cx, class, chunk, rows_of(block), from, &mut left[..chunk.count * BLOCK]);
-            }
-            let mut runs = Vec::with_capacity(chunk.runs.len());
-            for column in 0..across {
-                for (block, left) in left.chunks_exact(CHUNK_BLOCKS * BLOCK).enumerate() {
-                    runs.clear();
-                    runs.extend(chunk.runs(left, weight, column));
-                    let sums = &mut sums[(block * across + column) * BLOCK..][..BLOCK];
-                    add_product(cx, &mut session, Layout::Rows, &runs, is_first, sums);
+        let mut rights = Vec::new();
+        for (i, chunk) in chunks.iter().enumerate() {
+            let copies = copied.chunks_exact_mut(CHUNK_BLOCKS * BLOCK).map(|to| &mut to[..chunk.count * BLOCK]);
+            let lefts: Vec<Left<'_>> =
+                blocks.iter().zip(copies).map(|(block, to)| self.left(cx, chunk, block, from, to)).collect();
+            for left in &lefts {
+                if let Left::InPlace(left) = left {
+                    left.ask();
                 }
             }
-            is_first = false;
+            for column in 0..across {
+                rights.clear();
+                rights.extend(chunk.runs.iter().map(|blocks| weight.blocks(column, blocks.clone())));
+                let sums = sums.chunks_exact_mut(across * BLOCK);
+                for (left, sums) in lefts.iter().zip(sums) {
+                    let sums = &mut sums[column * BLOCK..][..BLOCK];
+                    add_product(cx, i == 0, sums, |to| match left {
+                        Left::InPlace(left) => session.product_in_place(left, &rights, to, EDGE),
+                        Left::Blocks(left) => session.product(Layout::Rows, &runs(left, &rights), to, EDGE),
+                    });
+                }
+            }
         }
-        if is_first {
+        if chunks.is_empty() {
             sums.fill(0.0);
         }
-        let mut outputs = [0; EDGE];
-        for (block, sums) in sums.chunks_exact(across * BLOCK).enumerate() {
-            let rows = rows_of(block);
-            let outputs = &mut outputs[..rows.len()];
-            self.pixels.outputs(class, rows.start, outputs);
-            for (row, output) in outputs.iter().enumerate() {
+        for (block, sums) in blocks.iter().zip(sums.chunks_exact_mut(across * BLOCK)) {
+            if let Some(bias) = self.bias {
+                add_bias(cx.isa, bias, sums);
+            }
+            for (row, output) in block.outputs[..block.rows].iter().enumerate() {
                 // SAFETY: each pixel is a row of one class, and each row one task's.
-                let to = unsafe { to.slice(output + first, self.columns) };
-                copy_sums(cx.isa, &sums[row * EDGE..], to);
-                self.bias.inspect(|bias| elementwise::add_assign(cx.isa, bias, to));
+                let to = unsafe { to.slice(output + first_channel, self.columns) };
+                put(&sums[row * EDGE..], self.writing, to);
             }
         }
     }
 
-    /// Left blocks of the chunk for up to 32 rows.
-    fn gather(&self, cx: &Context<'_>, class: usize, chunk: &Chunk, rows: Range<usize>, from: &[u16], to: &mut [u16]) {
-        let mut starts = [0; EDGE];
-        let starts = &mut starts[..rows.len()];
-        self.pixels.for_each_source(class, rows.start, rows.len(), |row, start| starts[row] = start);
-        if chunk.is_full {
-            copy_full(cx.isa, from, starts, &chunk.moves, to);
-        } else {
-            to.fill(0);
-            copy_ragged(cx.isa, from, starts, &chunk.moves, to);
+    fn block(&self, class: usize, rows: Range<usize>) -> RowBlock {
+        let mut block = RowBlock { rows: rows.len(), sources: [0; EDGE], outputs: [0; EDGE] };
+        self.pixels.for_each_source(class, rows.start, rows.len(), |row, start| block.sources[row] = start);
+        self.pixels.outputs(class, rows.start, &mut block.outputs[..rows.len()]);
+        let first = block.sources[0];
+        block.sources[rows.len()..].fill(first);
+        block
+    }
+
+    /// The blocks of some rows for one chunk: where they lie, or else copied to `to`.
+    fn left<'b>(
+        &self,
+        cx: &Context<'_>,
+        chunk: &'b Chunk,
+        rows: &'b RowBlock,
+        from: &'b [u16],
+        to: &'b mut [u16],
+    ) -> Left<'b> {
+        let starts = &rows.sources[..rows.rows];
+        match &chunk.deltas {
+            Some(deltas) if self.reads_in_place => return Left::InPlace(InPlace::new(from, &rows.sources, deltas)),
+            Some(_) => copy_full(cx.isa, from, starts, &chunk.moves, to),
+            None => {
+                to.fill(0);
+                copy_ragged(cx.isa, from, starts, &chunk.moves, to);
+            }
         }
         self.later.arrange(cx.isa, Side::Left, to);
+        Left::Blocks(to)
     }
+}
+
+/// Up to 32 rows of a task.
+struct RowBlock {
+    rows: usize,
+    /// Where their source pixels start, and that of the first in place of rows that there are not.
+    sources: [usize; EDGE],
+    /// Where their outputs start.
+    outputs: [usize; EDGE],
+}
+
+/// The rows of a block for one chunk.
+enum Left<'a> {
+    /// Copied.
+    Blocks(&'a [u16]),
+    /// As they lie.
+    InPlace(InPlace<'a>),
+}
+
+/// Left blocks, one after another, with their right ones.
+fn runs<'a>(mut left: &'a [u16], rights: &[&'a [u16]]) -> Vec<Run<'a>> {
+    let run = |right: &&'a [u16]| {
+        let (of_right, rest) = left.split_at(right.len());
+        left = rest;
+        Run { left: of_right, right }
+    };
+    rights.iter().map(run).collect()
 }
 
 stamp! {
@@ -270,32 +319,21 @@ stamp! {
         }
     }
 
-    /// A row of blocks of sums, the first of which begins `sums`.
-    fn copy_sums(sums: &[f32], to: &mut [f32]) {
-        let (full, rest) = to.as_chunks_mut::<EDGE>();
-        for (to, sums) in full.iter_mut().zip(sums.chunks(BLOCK)) {
-            to.copy_from_slice(&sums[..EDGE]);
-        }
-        if !rest.is_empty() {
-            rest.copy_from_slice(&sums[full.len() * BLOCK..][..rest.len()]);
+    /// Adds the bias of each column to blocks of sums.
+    fn add_bias(bias: &[f32], sums: &mut [f32]) {
+        for (sums, bias) in sums.chunks_exact_mut(BLOCK).zip(bias.chunks(EDGE)) {
+            for sums in sums.as_chunks_mut::<EDGE>().0 {
+                for (sum, bias) in sums.iter_mut().zip(bias) {
+                    *sum += *bias;
+                }
+            }
         }
     }
 }
 
-/// Adds the product of one chunk to a block of sums, or writes it if it is the first.
-pub(super) fn add_product(
-    cx: &Context<'_>,
-    session: &mut Session,
-    layout: Layout,
-    runs: &[Run<'_>],
-    is_first: bool,
-    sums: &mut [f32],
-) {
-    if is_first {
-        session.product(layout, runs, sums, EDGE);
-    } else {
-        let mut product = [0f32; BLOCK];
-        session.product(layout, runs, &mut product, EDGE);
-        add_block(cx.isa, &product, false, EDGE, EDGE, sums);
+/// Writes a row of blocks of sums, the first of which begins `sums`.
+fn put(sums: &[f32], writing: Writing, to: &mut [f32]) {
+    for (to, sums) in to.chunks_mut(EDGE).zip(sums.chunks(BLOCK)) {
+        writing.copy(&sums[..to.len()], to);
     }
 }

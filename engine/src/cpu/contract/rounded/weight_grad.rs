@@ -8,8 +8,7 @@ use super::super::super::bf16::{BLOCK, EDGE, Layout, Pairs, Run, Session, Unit, 
 use super::super::conv::ConvShape;
 use super::super::weight_grad::{Step, Tap, even_slices, expect_lengths, steps, taps};
 use super::super::{Context, Lease, SharedMut};
-use super::correlation::add_product;
-use super::{CHUNK_BLOCKS, rounded};
+use super::{CHUNK_BLOCKS, add_product, rounded};
 use crate::order::{CHUNK, LEAF};
 use std::ops::Range;
 
@@ -66,7 +65,7 @@ struct Gradient<'a> {
     slots: usize,
 }
 
-/// Where the positions of a chunk are, in the order of their blocks, and which blocks have any.
+/// Where the positions of a chunk are, and which blocks have any.
 #[derive(Clone)]
 struct Positions {
     at: [usize; CHUNK],
@@ -120,6 +119,10 @@ impl Gradient<'_> {
         self.channels().map(|channels| channels.div_ceil(EDGE))
     }
 
+    fn rows_per_image(&self) -> usize {
+        self.shape.out_size().iter().product()
+    }
+
     /// Whether taps share tiles.
     fn shares_tiles(&self) -> bool {
         self.channels()[0] < EDGE
@@ -155,7 +158,7 @@ impl Gradient<'_> {
 
     /// One block of the gradient, of all nodes.
     fn run(&self, cx: &Context<'_>, task: &Task, nodes: &[SharedMut<f32>]) {
-        let rows_per_image: usize = self.shape.out_size().iter().product();
+        let rows_per_image = self.rows_per_image();
         let across = task.columns.len();
         // Of each tile and column block: the leaf's sum, then the nodes.
         let sums_len = (1 + self.slots) * BLOCK;
@@ -202,7 +205,7 @@ impl Gradient<'_> {
         self.find_all(chunk.clone(), of_dy);
         for (column, right) in task.columns.clone().zip(right.chunks_exact_mut(CHUNK_BLOCKS * BLOCK)) {
             let from = &self.dy[task.group * self.channels()[1] + column * EDGE..];
-            self.pair(cx, from, of_dy, right);
+            self.pair(cx, from, CHUNK * self.shape.c_out, of_dy, right);
         }
         for (tap, positions) in self.taps.iter().zip(&mut *of_taps) {
             self.find(chunk.clone(), tap, positions);
@@ -223,7 +226,9 @@ impl Gradient<'_> {
                 };
                 products.clear();
                 products.extend(runs(taken).map(run));
-                add_product(cx, session, Layout::Pairs, &products, !*is_begun, &mut sums[..BLOCK]);
+                add_product(cx, !*is_begun, &mut sums[..BLOCK], |to| {
+                    session.product(Layout::Pairs, &products, to, EDGE);
+                });
             }
             *is_begun = true;
         }
@@ -240,16 +245,11 @@ impl Gradient<'_> {
         }
     }
 
-    /// The place of position `i` of a chunk among its blocks' elements.
-    fn place(&self, i: usize) -> usize {
-        i / EDGE * EDGE + self.unit.pairs().place(i % EDGE)
-    }
-
     /// The rows of dy.
     fn find_all(&self, chunk: Range<usize>, to: &mut Positions) {
         to.at.fill(self.shape.y_len());
-        for (i, row) in chunk.clone().enumerate() {
-            to.at[self.place(i)] = row * self.shape.c_out;
+        for (at, row) in to.at.iter_mut().zip(chunk.clone()) {
+            *at = row * self.shape.c_out;
         }
         to.blocks = (1 << chunk.len().div_ceil(EDGE)) - 1;
     }
@@ -269,11 +269,11 @@ impl Gradient<'_> {
             }
             let image = image * shape.h * shape.w * shape.c;
             let start = image.wrapping_add_signed(shape.input_offset([y, xs.start], tap.kernel));
-            for (x, at) in xs.clone().zip((start..).step_by(shape.stride[1] * shape.c)) {
-                to.at[self.place(line * out_w + x - first)] = at;
+            let places = line * out_w + xs.start - first..line * out_w + xs.end - first;
+            to.blocks |= (2 << ((places.end - 1) / EDGE)) - (1 << (places.start / EDGE));
+            for (i, at) in to.at[places].iter_mut().enumerate() {
+                *at = start + i * (shape.stride[1] * shape.c);
             }
-            let block = |x: usize| (line * out_w + x - first) / EDGE;
-            to.blocks |= (2 << block(xs.end - 1)) - (1 << block(xs.start));
         }
     }
 
@@ -292,7 +292,8 @@ impl Gradient<'_> {
         let from = &self.x[group * channels..];
         if !self.shares_tiles() {
             let positions = &of_taps[rows.start / channels];
-            self.pair(cx, &from[rows.start % channels..], positions, to);
+            let ahead = self.shape.x_len() / self.shape.n / self.rows_per_image() * CHUNK;
+            self.pair(cx, &from[rows.start % channels..], ahead, positions, to);
             return positions.blocks;
         }
         let mut gathered = Positions { at: std::array::from_fn(|i| i * EDGE), blocks: 0 };
@@ -306,16 +307,17 @@ impl Gradient<'_> {
             }
             row += len;
         }
-        self.pair(cx, lines, &gathered, to);
+        self.pair(cx, lines, 0, &gathered, to);
         gathered.blocks
     }
 
     /// Blocks of 32 channels over the positions.
-    fn pair(&self, cx: &Context<'_>, from: &[u16], positions: &Positions, to: &mut [u16]) {
+    fn pair(&self, cx: &Context<'_>, from: &[u16], ahead: usize, positions: &Positions, to: &mut [u16]) {
+        let pairs = self.unit.pairs();
         for blocks in runs(positions.blocks) {
             let to = to[blocks.start * BLOCK..blocks.end * BLOCK].as_chunks_mut::<BLOCK>().0;
             let at = positions.at.as_chunks::<EDGE>().0[blocks.clone()].iter();
-            to.iter_mut().zip(at).for_each(|(to, at)| pair_lines(cx.isa, from, at, to));
+            to.iter_mut().zip(at).for_each(|(to, at)| pair_lines(cx.isa, from, &pairs.in_places(at), ahead, to));
         }
     }
 }
