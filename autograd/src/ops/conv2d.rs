@@ -48,6 +48,10 @@ impl Op for Convolve {
         let (x, w, dy) = (saved.array(0)?, saved.array(1)?, only(dy)?);
         // Which rows these are on the output side: the same images with the output's pixels.
         let rows = Rows::of(dy.shape(), self.rows.first_image)?;
+        if want == [true, true] {
+            let (dx, dw) = ops::conv2d_grads(x, dy, w, &self.options, rows)?;
+            return Ok(vec![Some(dx.into()), Some(dw.into())]);
+        }
         let dx = wanted(want, 0, || ops::conv2d_input_grad(dy, w, x.shape(), &self.options))?;
         let dw = wanted(want, 1, || ops::conv2d_weight_grad(x, dy, w.shape(), &self.options, rows))?;
         Ok(vec![dx, dw])

@@ -43,9 +43,13 @@ impl Op for Linear {
 
     fn vjp(&self, saved: &Saved, dy: &[Option<Array>], want: &[bool]) -> Result<Vec<Option<Cotangent>>> {
         let (x, w, dy) = (saved.array(0)?, saved.array(1)?, only(dy)?);
+        let db = wanted(want, 2, || ops::rows_sum(dy, self.rows))?;
+        if want[..2] == [true, true] {
+            let (dx, dw) = ops::linear_grads(x, dy, w, self.rows)?;
+            return Ok(vec![Some(dx.into()), Some(dw.into()), db]);
+        }
         let dx = wanted(want, 0, || ops::linear_input_grad(&flat(dy, self.rows)?, w)?.reshape(x.shape()))?;
         let dw = wanted(want, 1, || ops::linear_weight_grad(x, dy, self.rows))?;
-        let db = wanted(want, 2, || ops::rows_sum(dy, self.rows))?;
         Ok(vec![dx, dw, db])
     }
 }

@@ -1,6 +1,6 @@
 //! 2-D convolution: NHWC images, HWIO weights, in canonical order. Taps in the padding are not part of any sum.
 
-use super::linear::{WeightPass, weight_grad};
+use super::linear::{WeightPass, is_rounded, rounded_grads, weight_grad};
 use super::rows_sum::channels;
 use super::{elements, expect_same_dtype, kernels_for, span, with_real};
 use crate::cpu::contract::{self, Context, ConvShape, rounded, winograd};
@@ -152,6 +152,24 @@ pub fn conv2d_weight_grad(
     })
 }
 
+/// Both gradients, those of [`conv2d_input_grad`] and [`conv2d_weight_grad`]; on the CPU in bf16 numerics from one rounding of
+/// dy.
+///
+/// # Errors
+/// As for these.
+pub fn conv2d_grads(x: &Array, dy: &Array, weight: &Array, options: &Conv2d, rows: Rows) -> Result<(Array, SampleSum)> {
+    if !is_rounded(&[x, dy, weight]) {
+        let dx = conv2d_input_grad(dy, weight, x.shape(), options)?;
+        return Ok((dx, conv2d_weight_grad(x, dy, weight.shape(), options, rows)?));
+    }
+    let shape = options.shape(x.shape(), weight.shape())?;
+    expect_output(dy, options, x.shape(), weight.shape())?;
+    channels("conv2d backward", dy, rows)?;
+    let written = elements(x.shape()) + elements(weight.shape());
+    let _span = span("conv2d_grads", &[x, dy, weight], |_| (written, 4 * elements(dy.shape()) * shape.taps(), 0));
+    rounded_grads([x, dy, weight], rows, "conv2d backward", &shape)
+}
+
 /// Forward or input gradient, from two operands.
 type Pass = fn(&Context<'_>, &ConvShape, &[f32], &[f32], &mut [f32]);
 
@@ -214,6 +232,8 @@ fn expect_output(dy: &Array, options: &Conv2d, x: &[usize], weight: &[usize]) ->
 mod tests {
     use super::*;
     use crate::Device;
+    use crate::cpu::CpuDevice;
+    use crate::ops::testing::{devices, noise};
     use proptest::prelude::*;
 
     fn array(shape: &[usize], seed: u32, device: &Device) -> Array {
@@ -248,6 +268,24 @@ mod tests {
             let tolerance = 1e-10 * (1. + value.abs());
             prop_assert!((inner(&x, &dx) - value).abs() < tolerance);
             prop_assert!((inner(&weight, &dw) - value).abs() < tolerance);
+        }
+    }
+
+    #[test]
+    fn both_gradients_are_those_of_two_passes() {
+        let in_bf16 = Device::open_with("cpu", CpuDevice::new(2).unwrap(), Numerics::Bf16).unwrap();
+        for (device, [c, c_out]) in devices().iter().chain([&in_bf16]).flat_map(|x| [(x, [8, 36]), (x, [40, 6])]) {
+            let (x, weight) = (noise(&[17, 5, 4, c], 1, device), noise(&[3, 2, c / 2, c_out], 2, device));
+            let options = Conv2d { stride: [1, 2], padding: [1, 1], groups: 2, ..Conv2d::default() };
+            let dy = noise(&options.output_shape(x.shape(), weight.shape()).unwrap(), 3, device);
+            let rows = Rows::of(dy.shape(), 0).unwrap();
+            let (dx, dw) = conv2d_grads(&x, &dy, &weight, &options, rows).unwrap();
+            let one = conv2d_input_grad(&dy, &weight, x.shape(), &options).unwrap();
+            let other = conv2d_weight_grad(&x, &dy, weight.shape(), &options, rows).unwrap();
+            let bits = |x: &Array| x.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            let same = bits(&dx) == bits(&one) && bits(&dw.total().unwrap()) == bits(&other.total().unwrap());
+            assert!(same, "{c} to {c_out} channels, {device:?}");
+            assert!(conv2d_grads(&x, &x, &weight, &options, rows).is_err());
         }
     }
 

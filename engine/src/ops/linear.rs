@@ -26,7 +26,7 @@ pub fn linear(x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> 
     let batch = batch_of("linear", x, weight)?;
     let _span = span("linear", &[x, weight], |_| work(x, weight, &batch));
     match (x.shape(), weight.shape()) {
-        (&[rows, k], &[_, n]) if k > 0 && is_rounded(x, weight) => {
+        (&[rows, k], &[_, n]) if k > 0 && is_rounded(&[x, weight]) => {
             let shape = ConvShape::pointwise([1, rows], [k, n]);
             let bias = bias.map(Array::contiguous).transpose()?;
             let bias = bias.as_ref().map(Array::as_slice::<f32>).transpose()?;
@@ -46,7 +46,7 @@ pub fn linear_input_grad(dy: &Array, weight: &Array) -> Result<Array> {
     let batch = batch_of("linear backward", dy, &turned)?;
     let _span = span("linear_input_grad", &[dy, weight], |_| work(dy, &turned, &batch));
     match (dy.shape(), weight.shape()) {
-        (&[rows, n], &[k, _]) if is_rounded(dy, weight) => {
+        (&[rows, n], &[k, _]) if is_rounded(&[dy, weight]) => {
             let shape = ConvShape::pointwise([1, rows], [k, n]);
             of_f32(dy, weight, &[rows, k], "linear backward", |cx, dy, weight, dx| {
                 rounded::conv2d_input_grad(cx, &shape, dy, weight, dx);
@@ -56,9 +56,9 @@ pub fn linear_input_grad(dy: &Array, weight: &Array) -> Result<Array> {
     }
 }
 
-/// Whether products of the two are those of bf16 numerics.
-fn is_rounded(a: &Array, b: &Array) -> bool {
-    a.device().numerics() == Numerics::Bf16 && [a, b].iter().all(|x| x.dtype() == DType::F32)
+/// Whether products of these are those of bf16 numerics.
+pub(super) fn is_rounded(operands: &[&Array]) -> bool {
+    operands.iter().all(|x| x.device().numerics() == Numerics::Bf16 && x.dtype() == DType::F32)
 }
 
 /// The gradient `[k, n]` of the weight from `x` `[images, …, k]` and `dy` `[images, …, n]`, summed over rows.
@@ -73,12 +73,54 @@ pub fn linear_weight_grad(x: &Array, dy: &Array, rows: Rows) -> Result<SampleSum
         return gpu::contract::linear_weight_grad(gpu, x, dy, rows, [k, n]);
     }
     let shape = ConvShape::pointwise([rows.images, rows.rows_per_image], [k, n]);
-    if is_rounded(x, dy) {
+    if is_rounded(&[x, dy]) {
         return weight_grad::<f32>(x, dy, rows, &[k, n], "linear backward", &shape, rounded::conv2d_weight_grad);
     }
     with_real!("linear backward", x.dtype(), T, {
         weight_grad::<T>(x, dy, rows, &[k, n], "linear backward", &shape, contract::conv2d_weight_grad)
     })
+}
+
+/// Both gradients, those of [`linear_input_grad`] and [`linear_weight_grad`], from x and dy as that takes them and the weight
+/// `[k, n]`: dx has the shape of x. On the CPU in bf16 numerics from one rounding of dy.
+///
+/// # Errors
+/// As for these.
+pub fn linear_grads(x: &Array, dy: &Array, weight: &Array, rows: Rows) -> Result<(Array, SampleSum)> {
+    let (k, n) = (channels("linear backward", x, rows)?, channels("linear backward", dy, rows)?);
+    if weight.shape() != [k, n] {
+        let got = format!("weight {:?}, input {:?}, output gradient {:?}", weight.shape(), x.shape(), dy.shape());
+        return Err(
+            Error::new(ErrorKind::Shape, "linear backward", got).expected(format!("a weight of shape [{k}, {n}]"))
+        );
+    }
+    if !is_rounded(&[x, dy, weight]) {
+        let dx = linear_input_grad(&dy.reshape(&[rows.len(), n])?, weight)?.reshape(x.shape())?;
+        return Ok((dx, linear_weight_grad(x, dy, rows)?));
+    }
+    let _span = span("linear_grads", &[x, dy, weight], |_| (rows.len() * k + k * n, 4 * rows.len() * k * n, 0));
+    let shape = ConvShape::pointwise([rows.images, rows.rows_per_image], [k, n]);
+    rounded_grads([x, dy, weight], rows, "linear backward", &shape)
+}
+
+/// Both gradients of a convolution of `shape`, from x, dy and the weight in f32, in bf16 numerics.
+pub(super) fn rounded_grads(
+    operands: [&Array; 3],
+    rows: Rows,
+    owner: &'static str,
+    shape: &ConvShape,
+) -> Result<(Array, SampleSum)> {
+    let [x, dy, weight] = operands.map(Array::contiguous);
+    let [x, dy, weight] = [x?, dy?, weight?];
+    let slices = [x.as_slice::<f32>()?, dy.as_slice::<f32>()?, weight.as_slice::<f32>()?];
+    let mut dw = SampleSum::default();
+    let dx = Array::build::<f32>(x.device(), x.shape(), owner, |_, dx| {
+        dw = sample_nodes::<f32>(&x, rows, weight.shape(), owner, |cx, nodes| {
+            rounded::conv2d_grads(cx, shape, rows.first_leaf(), slices, dx, nodes);
+        })?;
+        Ok(())
+    })?;
+    Ok((dx, dw))
 }
 
 /// Computes the nodes of a weight gradient on the CPU from x and dy, whose first image is the first of that leaf.
@@ -151,6 +193,24 @@ mod tests {
                     "{rows} {k} {n}, {device:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn both_gradients_are_those_of_two_passes() {
+        let in_bf16 = Device::open_with("cpu", CpuDevice::new(2).unwrap(), Numerics::Bf16).unwrap();
+        for (device, [k, n]) in devices().iter().chain([&in_bf16]).flat_map(|x| [(x, [40, 36]), (x, [5, 7])]) {
+            let (x, dy) = (noise(&[18, 3, k], 1, device), noise(&[18, 3, n], 2, device));
+            let (weight, rows) = (noise(&[k, n], 3, device), Rows::of(dy.shape(), 0).unwrap());
+            let (dx, dw) = linear_grads(&x, &dy, &weight, rows).unwrap();
+            let one = linear_input_grad(&dy.reshape(&[54, n]).unwrap(), &weight).unwrap();
+            let other = linear_weight_grad(&x, &dy, rows).unwrap();
+            assert_eq!(dx.shape(), x.shape());
+            let bits = |x: &Array| x.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            let same = bits(&dx) == bits(&one) && bits(&dw.total().unwrap()) == bits(&other.total().unwrap());
+            assert!(same, "{k} to {n}, {device:?}");
+            let turned = weight.transpose(0, 1).unwrap();
+            assert_eq!(linear_grads(&x, &dy, &turned, rows).unwrap_err().kind(), ErrorKind::Shape);
         }
     }
 

@@ -44,7 +44,7 @@ pub use batch_norm::{
 };
 pub use cast::cast;
 pub use compare::{Compare, compare, compare_scalar, logical_and, logical_not, logical_or};
-pub use conv::{Conv2d, conv2d, conv2d_input_grad, conv2d_weight_grad};
+pub use conv::{Conv2d, conv2d, conv2d_grads, conv2d_input_grad, conv2d_weight_grad};
 pub use elementwise::{
     Binary, Unary, add, binary, binary_scalar, clamp, div, is_finite, mul, scalar_binary, select, sub, unary,
 };
@@ -54,7 +54,7 @@ pub use interpolate::{Interpolation, interpolate, interpolate_grad};
 pub use join::{concat, pad, stack};
 pub use l2_normalize::{l2_normalize, l2_normalize_grad};
 pub use layer_norm::{layer_norm, layer_norm_grad, layer_norm_grads, layer_norm_normalized};
-pub use linear::{linear, linear_input_grad, linear_weight_grad};
+pub use linear::{linear, linear_grads, linear_input_grad, linear_weight_grad};
 pub use matmul::matmul;
 pub use nearest::nearest;
 pub use norm::{dot, norm_sq};

@@ -42,12 +42,21 @@ pub(in crate::cpu) enum Pairs {
 }
 
 impl Pairs {
-    /// Something of each of a block's positions, in the order in which these lie.
+    /// The position whose element has this place.
+    #[inline(always)]
+    pub(in crate::cpu) fn position(self, place: usize) -> usize {
+        match self {
+            Pairs::Neighbours => place,
+            Pairs::Apart => place / 4 * 4 + [2, 0, 3, 1][place % 4],
+        }
+    }
+
+    /// Something of each of a block's positions, in the order of their places.
     #[inline(always)]
     pub(in crate::cpu) fn in_places<T: Copy>(self, of: &[T; EDGE]) -> [T; EDGE] {
         match self {
             Pairs::Neighbours => *of,
-            Pairs::Apart => std::array::from_fn(|place| of[place / 4 * 4 + [2, 0, 3, 1][place % 4]]),
+            Pairs::Apart => std::array::from_fn(|place| of[Pairs::Apart.position(place)]),
         }
     }
 

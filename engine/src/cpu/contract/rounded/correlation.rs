@@ -5,70 +5,33 @@ use super::super::super::bf16::{
     BLOCK, EDGE, InPlace, Layout, Packed, Pairs, Run, Side, Unit, pair_columns, pair_rows,
 };
 use super::super::super::past::Writing;
-use super::super::conv::{ConvShape, Gathering, Pixels};
+use super::super::conv::{Gathering, Pixels};
 use super::super::micro::Piece;
 use super::super::pack::Operand;
 use super::super::{Context, SharedMut};
-use super::{CHUNK_BLOCKS, add_product, round, rounded};
+use super::{CHUNK_BLOCKS, Rounded, add_product, round};
 use selfsame_kernels::stamp;
 use std::ops::Range;
 
 /// Blocks of rows of a task: so many times its blocks of the weight serve while they are in a cache.
 const ROW_BLOCKS: usize = 4;
 
-/// y = x * weight.
-///
-/// # Panics
-/// When lengths do not fit the shape, or the channels the groups: the caller checks its operands.
-pub(crate) fn conv2d(cx: &Context<'_>, shape: &ConvShape, x: &[f32], weight: &[f32], y: &mut [f32]) {
-    assert_eq!([x.len(), weight.len(), y.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
-    correlate(cx, &Gathering::of_inputs(shape), x, weight, None, y);
-}
-
-/// y = x * weight + bias for each pixel, of a shape without groups.
-///
-/// # Panics
-/// As for [`conv2d`], and when the bias has another length than a pixel of y.
-pub(crate) fn linear(
-    cx: &Context<'_>,
-    shape: &ConvShape,
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    y: &mut [f32],
-) {
-    assert_eq!([x.len(), weight.len(), y.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
-    assert!(shape.groups == 1 && bias.is_none_or(|bias| bias.len() == shape.c_out), "bias length");
-    correlate(cx, &Gathering::of_inputs(shape), x, weight, bias, y);
-}
-
-/// dx from dy.
-///
-/// # Panics
-/// As for [`conv2d`].
-pub(crate) fn conv2d_input_grad(cx: &Context<'_>, shape: &ConvShape, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
-    assert_eq!([dx.len(), weight.len(), dy.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
-    correlate(cx, &Gathering::of_outputs(shape), dy, weight, None, dx);
-}
-
-fn correlate(
+/// Writes what each pixel of one side gathers from the other side, plus a bias for each pixel.
+pub(super) fn correlate(
     cx: &Context<'_>,
     gathering: &Gathering,
-    from: &[f32],
+    from: &Rounded<'_>,
     weight: &[f32],
     bias: Option<&[f32]>,
     to: &mut [f32],
 ) {
-    if from.is_empty() || weight.is_empty() {
+    if from.len == 0 || weight.is_empty() {
         return to.fill(0.0);
     }
     let unit = Unit::beside(cx.isa);
-    let [depth, columns] = gathering.channels();
-    // Where a tap's positions are whole fours, what is gathered is arranged already.
-    let (arranged, later) =
-        if depth.is_multiple_of(4) { (unit.pairs(), Pairs::Neighbours) } else { (Pairs::Neighbours, unit.pairs()) };
+    let [_, columns] = gathering.channels();
+    let later = if from.pairs == unit.pairs() { Pairs::Neighbours } else { unit.pairs() };
     let writing = Writing::of(to);
-    let from = rounded(cx, from, arranged, 0);
     let pixels = Pixels::new(gathering);
     let classes =
         pixels.classes.iter().map(|class| class.pieces.iter().enumerate().map(Chunk::new).collect()).collect();
@@ -83,7 +46,9 @@ fn correlate(
             fill(cx, &operand, column, position, to);
         });
         let to = SharedMut::new(to);
-        cx.run(tasks.len(), |task| correlation.run(cx, &tasks[task], &from[first_from..], &weight, (to, first_to)));
+        cx.run(tasks.len(), |task| {
+            correlation.run(cx, &tasks[task], &from.bits[first_from..], &weight, (to, first_to))
+        });
     }
 }
 

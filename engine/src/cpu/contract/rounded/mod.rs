@@ -22,11 +22,9 @@ mod weight_grad;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use correlation::{conv2d, conv2d_input_grad, linear};
-pub(crate) use weight_grad::conv2d_weight_grad;
-
-use super::super::bf16::{BLOCK, EDGE, Pairs, add_block, flushed};
-use super::{Context, Lease, SharedMut};
+use super::super::bf16::{BLOCK, EDGE, Pairs, Unit, add_block, flushed};
+use super::conv::Gathering;
+use super::{Context, ConvShape, Lease, SharedMut};
 use crate::order::CHUNK;
 use selfsame_kernels::half_precision::bf16_bits_of_f32;
 use selfsame_kernels::stamp;
@@ -37,21 +35,110 @@ const CHUNK_BLOCKS: usize = CHUNK / EDGE;
 /// Elements that a task rounds.
 const PIECE: usize = 1 << 16;
 
-/// `from`, rounded, with `zeros` zeros behind. For [`Pairs::Apart`] elements change places among each four.
-fn rounded<'a>(cx: &Context<'a>, from: &[f32], pairs: Pairs, zeros: usize) -> Lease<'a, u16> {
-    let mut to = cx.scratch.lease::<u16>(from.len() + zeros);
-    to[from.len()..].fill(0);
-    let shared = SharedMut::new(&mut to);
-    cx.run(from.len().div_ceil(PIECE), |task| {
-        let from = &from[task * PIECE..from.len().min((task + 1) * PIECE)];
-        // SAFETY: tasks have disjoint pieces, and the lease outlives the run.
-        let to = unsafe { shared.slice(task * PIECE, from.len()) };
-        match pairs {
-            Pairs::Neighbours => round(cx.isa, from, to),
-            Pairs::Apart => round_apart(cx.isa, from, to),
-        }
-    });
-    to
+/// y = x * weight.
+///
+/// # Panics
+/// When lengths do not fit the shape, or the channels the groups: the caller checks its operands.
+pub(crate) fn conv2d(cx: &Context<'_>, shape: &ConvShape, x: &[f32], weight: &[f32], y: &mut [f32]) {
+    assert_eq!([x.len(), weight.len(), y.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
+    correlation::correlate(cx, &Gathering::of_inputs(shape), &Rounded::inputs(cx, shape, x), weight, None, y);
+}
+
+/// y = x * weight + bias for each pixel, of a shape without groups.
+///
+/// # Panics
+/// As for [`conv2d`], and when the bias has another length than a pixel of y.
+pub(crate) fn linear(
+    cx: &Context<'_>,
+    shape: &ConvShape,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    assert_eq!([x.len(), weight.len(), y.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
+    assert!(shape.groups == 1 && bias.is_none_or(|bias| bias.len() == shape.c_out), "bias length");
+    correlation::correlate(cx, &Gathering::of_inputs(shape), &Rounded::inputs(cx, shape, x), weight, bias, y);
+}
+
+/// dx from dy.
+///
+/// # Panics
+/// As for [`conv2d`].
+pub(crate) fn conv2d_input_grad(cx: &Context<'_>, shape: &ConvShape, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
+    assert_eq!([dx.len(), weight.len(), dy.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
+    correlation::correlate(cx, &Gathering::of_outputs(shape), &Rounded::outputs(cx, shape, dy), weight, None, dx);
+}
+
+/// The gradient `[kh, kw, c / groups, c_out]` of the weight, as [`conv2d_weight_grad`](super::conv2d_weight_grad) has it.
+///
+/// # Panics
+/// As for [`conv2d`].
+pub(crate) fn conv2d_weight_grad(
+    cx: &Context<'_>,
+    shape: &ConvShape,
+    first_leaf: usize,
+    x: &[f32],
+    dy: &[f32],
+    nodes: &mut [&mut [f32]],
+) {
+    let operands = [Rounded::inputs(cx, shape, x), Rounded::outputs(cx, shape, dy)];
+    weight_grad::weight_grad(cx, shape, first_leaf, operands.each_ref(), nodes);
+}
+
+/// Both gradients from x, dy and the weight. dy is rounded once.
+///
+/// # Panics
+/// As for [`conv2d`].
+pub(crate) fn conv2d_grads(
+    cx: &Context<'_>,
+    shape: &ConvShape,
+    first_leaf: usize,
+    [x, dy, weight]: [&[f32]; 3],
+    dx: &mut [f32],
+    nodes: &mut [&mut [f32]],
+) {
+    assert_eq!([dx.len(), weight.len(), dy.len()], [shape.x_len(), shape.weight_len(), shape.y_len()], "lengths");
+    let dy = Rounded::outputs(cx, shape, dy);
+    correlation::correlate(cx, &Gathering::of_outputs(shape), &dy, weight, None, dx);
+    weight_grad::weight_grad(cx, shape, first_leaf, [&Rounded::inputs(cx, shape, x), &dy], nodes);
+}
+
+/// Pixels, rounded to bf16. Behind the last lie zeros, of a pixel and a block.
+struct Rounded<'a> {
+    bits: Lease<'a, u16>,
+    /// How many elements the pixels have.
+    len: usize,
+    /// The order of channels: the pairs of the unit where a group's are whole fours, so that most blocks need no other order.
+    pairs: Pairs,
+}
+
+impl<'a> Rounded<'a> {
+    fn inputs(cx: &Context<'a>, shape: &ConvShape, x: &[f32]) -> Rounded<'a> {
+        Rounded::new(cx, x, shape.c, shape.groups)
+    }
+
+    fn outputs(cx: &Context<'a>, shape: &ConvShape, dy: &[f32]) -> Rounded<'a> {
+        Rounded::new(cx, dy, shape.c_out, shape.groups)
+    }
+
+    fn new(cx: &Context<'a>, from: &[f32], channels: usize, groups: usize) -> Rounded<'a> {
+        let in_fours = (channels / groups).is_multiple_of(4);
+        let pairs = if in_fours { Unit::beside(cx.isa).pairs() } else { Pairs::Neighbours };
+        let mut bits = cx.scratch.lease::<u16>(from.len() + channels + EDGE);
+        bits[from.len()..].fill(0);
+        let shared = SharedMut::new(&mut bits);
+        cx.run(from.len().div_ceil(PIECE), |task| {
+            let from = &from[task * PIECE..from.len().min((task + 1) * PIECE)];
+            // SAFETY: tasks have disjoint pieces, and the lease outlives the run.
+            let to = unsafe { shared.slice(task * PIECE, from.len()) };
+            match pairs {
+                Pairs::Neighbours => round(cx.isa, from, to),
+                Pairs::Apart => round_apart(cx.isa, from, to),
+            }
+        });
+        Rounded { bits, len: from.len(), pairs }
+    }
 }
 
 /// Adds the product of one chunk, which `product` writes, to a block of sums, or writes it if it is the first.

@@ -8,8 +8,9 @@ use super::super::super::bf16::{BLOCK, EDGE, Layout, Pairs, Run, Session, Unit, 
 use super::super::conv::ConvShape;
 use super::super::weight_grad::{Step, Tap, even_slices, expect_lengths, steps, taps};
 use super::super::{Context, Lease, SharedMut};
-use super::{CHUNK_BLOCKS, add_product, rounded};
+use super::{CHUNK_BLOCKS, Rounded, add_product};
 use crate::order::{CHUNK, LEAF};
+use selfsame_kernels::stamp;
 use std::ops::Range;
 
 /// Most blocks of columns of a task.
@@ -18,28 +19,21 @@ const MOST_COLUMNS: usize = 4;
 /// Most blocks of sums of a task, a chunk's and one for each level of the tree: 256 KiB a level.
 const MOST_BLOCKS: usize = 64;
 
-/// The gradient `[kh, kw, c / groups, c_out]`, as [`conv2d_weight_grad`](super::super::conv2d_weight_grad) has it.
-///
-/// # Panics
-/// When lengths do not fit the shape, or the channels the groups: the caller checks its operands.
-pub(crate) fn conv2d_weight_grad(
+/// The nodes of the gradient `[kh, kw, c / groups, c_out]` from x and dy.
+pub(super) fn weight_grad(
     cx: &Context<'_>,
     shape: &ConvShape,
     first_leaf: usize,
-    x: &[f32],
-    dy: &[f32],
+    [x, dy]: [&Rounded<'_>; 2],
     nodes: &mut [&mut [f32]],
 ) {
-    let leaves = expect_lengths(shape, first_leaf, [x, dy], nodes);
+    let leaves = expect_lengths(shape, first_leaf, [x.len, dy.len], nodes);
     if shape.weight_len() == 0 {
         return;
     }
     let unit = Unit::beside(cx.isa);
-    // What lies behind the last channel of the last pixel, and what pixels outside the image are read from.
-    let x_rounded = rounded(cx, x, Pairs::Neighbours, shape.c + EDGE);
-    let dy_rounded = rounded(cx, dy, Pairs::Neighbours, shape.c_out + EDGE);
     let (steps, slots) = steps(first_leaf, leaves);
-    let gradient = Gradient { shape, taps: taps(shape), unit, x: &x_rounded, dy: &dy_rounded, steps, slots };
+    let gradient = Gradient { shape, taps: taps(shape), unit, x, dy, steps, slots };
     let tasks = gradient.tasks(cx.threads());
     let nodes: Vec<SharedMut<f32>> = nodes.iter_mut().map(|node| SharedMut::new(node)).collect();
     cx.run(tasks.len(), |task| gradient.run(cx, &tasks[task], &nodes));
@@ -57,8 +51,8 @@ struct Gradient<'a> {
     shape: &'a ConvShape,
     taps: Vec<Tap>,
     unit: Unit,
-    x: &'a [u16],
-    dy: &'a [u16],
+    x: &'a Rounded<'a>,
+    dy: &'a Rounded<'a>,
     /// By leaf of this micro-batch.
     steps: Vec<Step>,
     /// Slots for nodes of the tree.
@@ -186,7 +180,7 @@ impl Gradient<'_> {
         for (i, sums) in sums.chunks_exact(sums_len).enumerate() {
             let (tile, column) = (task.tiles.start + i / across, task.columns.start + i % across);
             for (node, sums) in nodes.iter().zip(sums[BLOCK..].as_chunks::<BLOCK>().0) {
-                self.store(task.group, tile, column, sums, *node);
+                self.store(cx, task.group, tile, column, sums, *node);
             }
         }
     }
@@ -204,7 +198,7 @@ impl Gradient<'_> {
         let Operands { session, left, right, lines, of_dy, of_taps } = operands;
         self.find_all(chunk.clone(), of_dy);
         for (column, right) in task.columns.clone().zip(right.chunks_exact_mut(CHUNK_BLOCKS * BLOCK)) {
-            let from = &self.dy[task.group * self.channels()[1] + column * EDGE..];
+            let from = &self.dy.bits[task.group * self.channels()[1] + column * EDGE..];
             self.pair(cx, from, CHUNK * self.shape.c_out, of_dy, right);
         }
         for (tap, positions) in self.taps.iter().zip(&mut *of_taps) {
@@ -235,13 +229,25 @@ impl Gradient<'_> {
     }
 
     /// Copies the sum of a tile and column block into its node's array.
-    fn store(&self, group: usize, tile: usize, column: usize, sums: &[f32; BLOCK], node: SharedMut<f32>) {
+    fn store(
+        &self,
+        cx: &Context<'_>,
+        group: usize,
+        tile: usize,
+        column: usize,
+        sums: &[f32; BLOCK],
+        node: SharedMut<f32>,
+    ) {
         let columns = self.channels()[1];
         let width = EDGE.min(columns - column * EDGE);
         for (row, sums) in self.rows(tile).zip(sums.as_chunks::<EDGE>().0) {
-            let at = row * self.shape.c_out + group * columns + column * EDGE;
+            let at = self.x.pairs.position(row) * self.shape.c_out + group * columns + column * EDGE;
             // SAFETY: each tile and column block is one task's, and names other elements than all others.
-            unsafe { node.slice(at, width) }.copy_from_slice(&sums[..width]);
+            let node = unsafe { node.slice(at, width) };
+            match self.dy.pairs {
+                Pairs::Neighbours => node.copy_from_slice(&sums[..width]),
+                Pairs::Apart => set_together(cx.isa, sums, node),
+            }
         }
     }
 
@@ -289,7 +295,7 @@ impl Gradient<'_> {
     ) -> Taken {
         let [channels, _] = self.channels();
         let rows = self.rows(tile);
-        let from = &self.x[group * channels..];
+        let from = &self.x.bits[group * channels..];
         if !self.shares_tiles() {
             let positions = &of_taps[rows.start / channels];
             let ahead = self.shape.x_len() / self.shape.n / self.rows_per_image() * CHUNK;
@@ -318,6 +324,17 @@ impl Gradient<'_> {
             let to = to[blocks.start * BLOCK..blocks.end * BLOCK].as_chunks_mut::<BLOCK>().0;
             let at = positions.at.as_chunks::<EDGE>().0[blocks.clone()].iter();
             to.iter_mut().zip(at).for_each(|(to, at)| pair_lines(cx.isa, from, &pairs.in_places(at), ahead, to));
+        }
+    }
+}
+
+stamp! {
+    /// The columns of [`Pairs::Apart`] in their order.
+    fn set_together(from: &[f32; EDGE], to: &mut [f32]) {
+        for (to, from) in to.as_chunks_mut::<4>().0.iter_mut().zip(from.as_chunks::<4>().0) {
+            for (place, from) in from.iter().enumerate() {
+                to[Pairs::Apart.position(place)] = *from;
+            }
         }
     }
 }

@@ -49,7 +49,7 @@ pub(crate) fn conv2d_weight_grad<T: Real>(
     dy: &[T],
     nodes: &mut [&mut [T]],
 ) {
-    let leaves = expect_lengths(shape, first_leaf, [x, dy], nodes);
+    let leaves = expect_lengths(shape, first_leaf, [x.len(), dy.len()], nodes);
     if shape.weight_len() == 0 {
         return;
     }
@@ -62,10 +62,15 @@ pub(crate) fn conv2d_weight_grad<T: Real>(
 ///
 /// # Panics
 /// When the lengths of operands and nodes do not fit the shape.
-pub(super) fn expect_lengths<T>(shape: &ConvShape, first_leaf: usize, [x, dy]: [&[T]; 2], nodes: &[&mut [T]]) -> usize {
+pub(super) fn expect_lengths<T>(
+    shape: &ConvShape,
+    first_leaf: usize,
+    operands: [usize; 2],
+    nodes: &[&mut [T]],
+) -> usize {
     let leaves = shape.n.div_ceil(LEAF);
     let blocks = dyadic_blocks(first_leaf, leaves);
-    assert_eq!([x.len(), dy.len(), nodes.len()], [shape.x_len(), shape.y_len(), blocks.len()], "lengths");
+    assert_eq!((operands, nodes.len()), ([shape.x_len(), shape.y_len()], blocks.len()), "lengths");
     assert!(nodes.iter().all(|node| node.len() == shape.weight_len()), "node lengths");
     leaves
 }

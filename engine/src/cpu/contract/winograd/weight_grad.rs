@@ -49,7 +49,7 @@ pub(crate) fn conv2d_weight_grad(
     dy: &[f32],
     nodes: &mut [&mut [f32]],
 ) {
-    let (steps, slots) = steps(first_leaf, expect_lengths(shape, first_leaf, [x, dy], nodes));
+    let (steps, slots) = steps(first_leaf, expect_lengths(shape, first_leaf, [x.len(), dy.len()], nodes));
     let kernels = f32::kernels(cx.isa);
     let [inputs, outputs] = Image::both(shape);
     let tiles = Tiles::new(shape.n, outputs);
