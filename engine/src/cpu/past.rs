@@ -38,7 +38,7 @@ impl Writing {
     }
 
     /// Copies a part of a result.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn copy<T: Element>(self, from: &[T], to: &mut [T]) {
         match self {
             Writing::Cached => to.copy_from_slice(from),
@@ -63,7 +63,7 @@ impl Writing {
 }
 
 /// Copies a buffer past the caches where the machine can.
-#[inline]
+#[inline(always)]
 fn copy<T: Element>(from: &[T], to: &mut [T]) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {

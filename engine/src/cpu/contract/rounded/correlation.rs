@@ -201,7 +201,7 @@ impl Correlation<'_> {
             for (row, output) in block.outputs[..block.rows].iter().enumerate() {
                 // SAFETY: each pixel is a row of one class, and each row one task's.
                 let to = unsafe { to.slice(output + first_channel, self.columns) };
-                put(&sums[row * EDGE..], self.writing, to);
+                put(cx.isa, &sums[row * EDGE..], self.writing, to);
             }
         }
     }
@@ -294,11 +294,15 @@ stamp! {
             }
         }
     }
-}
 
-/// Writes a row of blocks of sums, the first of which begins `sums`.
-fn put(sums: &[f32], writing: Writing, to: &mut [f32]) {
-    for (to, sums) in to.chunks_mut(EDGE).zip(sums.chunks(BLOCK)) {
-        writing.copy(&sums[..to.len()], to);
+    /// Writes a row of blocks of sums, the first of which begins `sums`.
+    fn put(sums: &[f32], writing: Writing, to: &mut [f32]) {
+        let (full, rest) = to.as_chunks_mut::<EDGE>();
+        for (to, sums) in full.iter_mut().zip(sums.chunks(BLOCK)) {
+            writing.copy(&sums[..EDGE], to);
+        }
+        if !rest.is_empty() {
+            writing.copy(&sums[full.len() * BLOCK..][..rest.len()], rest);
+        }
     }
 }
