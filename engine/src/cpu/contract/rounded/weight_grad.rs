@@ -85,12 +85,18 @@ impl<'a> Operands<'a> {
             session: gradient.unit.open(),
             left: cx.scratch.lease(CHUNK_BLOCKS * BLOCK),
             right: cx.scratch.lease(across * CHUNK_BLOCKS * BLOCK),
-            lines: cx.scratch.lease(CHUNK * EDGE),
+            lines: cx.scratch.lease(CHUNK * LINE),
             of_dy: none.clone(),
             of_taps: vec![none; gradient.taps.len()],
         }
     }
 }
+
+/// Elements that are copied at once to a line that taps share, up to so many behind its end.
+const MARGIN: usize = 4;
+
+/// From a line that taps share to the next.
+const LINE: usize = EDGE + MARGIN;
 
 /// Some of the blocks of a chunk, a bit for each.
 type Taken = u32;
@@ -130,6 +136,16 @@ impl Gradient<'_> {
         }
         let (first, tap) = (tile / taps * EDGE, tile % taps);
         tap * channels + first..tap * channels + channels.min(first + EDGE)
+    }
+
+    /// The taps that some tiles have rows of.
+    fn taps_of(&self, tiles: &Range<usize>) -> Range<usize> {
+        if !self.shares_tiles() {
+            return 0..self.taps.len();
+        }
+        let [first, last] = [self.rows(tiles.start), self.rows(tiles.end - 1)];
+        let [channels, _] = self.channels();
+        first.start / channels..last.end.div_ceil(channels)
     }
 
     fn tasks(&self, threads: usize) -> Vec<Task> {
@@ -201,8 +217,8 @@ impl Gradient<'_> {
             let from = &self.dy.bits[task.group * self.channels()[1] + column * EDGE..];
             self.pair(cx, from, CHUNK * self.shape.c_out, of_dy, right);
         }
-        for (tap, positions) in self.taps.iter().zip(&mut *of_taps) {
-            self.find(chunk.clone(), tap, positions);
+        for tap in self.taps_of(&task.tiles) {
+            self.find(cx, chunk.clone(), &self.taps[tap], &mut of_taps[tap]);
         }
         let tiles = task.tiles.clone().zip(is_begun);
         let sums_of_tiles = sums.chunks_exact_mut(task.columns.len() * (1 + self.slots) * BLOCK);
@@ -261,7 +277,7 @@ impl Gradient<'_> {
     }
 
     /// The pixels of x that the tap of each row reads.
-    fn find(&self, chunk: Range<usize>, tap: &Tap, to: &mut Positions) {
+    fn find(&self, cx: &Context<'_>, chunk: Range<usize>, tap: &Tap, to: &mut Positions) {
         let shape = self.shape;
         let [out_h, out_w] = shape.out_size();
         to.at.fill(shape.x_len());
@@ -277,9 +293,7 @@ impl Gradient<'_> {
             let start = image.wrapping_add_signed(shape.input_offset([y, xs.start], tap.kernel));
             let places = line * out_w + xs.start - first..line * out_w + xs.end - first;
             to.blocks |= (2 << ((places.end - 1) / EDGE)) - (1 << (places.start / EDGE));
-            for (i, at) in to.at[places].iter_mut().enumerate() {
-                *at = start + i * (shape.stride[1] * shape.c);
-            }
+            count_up(cx.isa, start, shape.stride[1] * shape.c, &mut to.at[places]);
         }
     }
 
@@ -302,15 +316,13 @@ impl Gradient<'_> {
             self.pair(cx, &from[rows.start % channels..], ahead, positions, to);
             return positions.blocks;
         }
-        let mut gathered = Positions { at: std::array::from_fn(|i| i * EDGE), blocks: 0 };
+        let mut gathered = Positions { at: std::array::from_fn(|i| i * LINE), blocks: 0 };
         let mut row = rows.start;
         while row < rows.end {
             let (tap, channel) = (row / channels, row % channels);
             let len = (channels - channel).min(rows.end - row);
             gathered.blocks |= of_taps[tap].blocks;
-            for (at, line) in of_taps[tap].at.iter().zip(lines.chunks_exact_mut(EDGE)) {
-                line[row - rows.start..][..len].copy_from_slice(&from[at + channel..][..len]);
-            }
+            copy_fours(cx.isa, &from[channel..], &of_taps[tap].at, len, &mut lines[row - rows.start..]);
             row += len;
         }
         self.pair(cx, lines, 0, &gathered, to);
@@ -329,6 +341,22 @@ impl Gradient<'_> {
 }
 
 stamp! {
+    /// Numbers from `start` on.
+    fn count_up(start: usize, step: usize, to: &mut [usize]) {
+        for (i, to) in to.iter_mut().enumerate() {
+            *to = start + i * step;
+        }
+    }
+
+    /// `len` elements at each place to lines that lie [`LINE`] apart, and up to three more.
+    fn copy_fours(from: &[u16], at: &[usize; CHUNK], len: usize, to: &mut [u16]) {
+        for done in (0..len).step_by(MARGIN) {
+            for (at, to) in at.iter().zip(to[done..].chunks_mut(LINE)) {
+                to[..MARGIN].copy_from_slice(&from[at + done..][..MARGIN]);
+            }
+        }
+    }
+
     /// The columns of [`Pairs::Apart`] in their order.
     fn set_together(from: &[f32; EDGE], to: &mut [f32]) {
         for (to, from) in to.as_chunks_mut::<4>().0.iter_mut().zip(from.as_chunks::<4>().0) {
