@@ -67,7 +67,7 @@ impl<'a> InPlace<'a> {
     /// Asks for all blocks to be brought to the second-level cache.
     pub(super) fn ask(&self) {
         for row in self.rows() {
-            self.deltas.iter().for_each(|delta| pack::ask_for(row.wrapping_offset(*delta)));
+            self.deltas.iter().for_each(|delta| pack::ask_for::<false>(row.wrapping_offset(*delta)));
         }
     }
 }

@@ -224,13 +224,13 @@ stamp! {
         }
     }
 
-    /// A right block whose positions lie at `at`, in the order of their places; asks for what lies `ahead` elements further.
-    pub(in crate::cpu) fn pair_lines(from: &[u16], at: &[usize; EDGE], ahead: usize, to: &mut [u16; BLOCK]) {
+    /// A right block whose positions lie at `at`, in the order of their places; asks for those at `next`.
+    pub(in crate::cpu) fn pair_lines(from: &[u16], at: &[usize; EDGE], next: &[usize; EDGE], to: &mut [u16; BLOCK]) {
         let (first, second) = to.split_at_mut(BLOCK / 2);
         let halves = first.as_chunks_mut::<EDGE>().0.iter_mut().zip(second.as_chunks_mut::<EDGE>().0);
-        for (at, (first, second)) in at.as_chunks::<2>().0.iter().zip(halves) {
+        for ((at, next), (first, second)) in at.as_chunks::<2>().0.iter().zip(next.as_chunks::<2>().0).zip(halves) {
             let (one, other) = (&from[at[0]..][..EDGE], &from[at[1]..][..EDGE]);
-            at.iter().for_each(|at| ask_for(from.as_ptr().wrapping_add(at + ahead)));
+            next.iter().for_each(|at| ask_for::<true>(from.as_ptr().wrapping_add(*at)));
             for i in 0..EDGE / 2 {
                 (first[2 * i], first[2 * i + 1]) = (one[i], other[i]);
                 (second[2 * i], second[2 * i + 1]) = (one[EDGE / 2 + i], other[EDGE / 2 + i]);
@@ -239,13 +239,14 @@ stamp! {
     }
 }
 
-/// Asks for the line of memory at `at`, if there is one, to be brought to the second-level cache.
+/// Asks for the line of memory at `at`, if there is one, to be brought to the second-level cache, and if `NEAR` to the first.
 #[inline(always)]
-pub(super) fn ask_for(at: *const u16) {
+pub(super) fn ask_for<const NEAR: bool>(at: *const u16) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a request, which reads nothing.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        if NEAR { _mm_prefetch::<_MM_HINT_T0>(at.cast()) } else { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = at;

@@ -8,13 +8,19 @@
 //! no term has, of pixels outside the image among them, are zeros of their blocks; a block of them alone is left out.
 //!
 //! Measured on two cores of an AMD EPYC with AVX512-BF16, 256 images, forward, input and weight gradient in ms: 3 x 3 of 64
-//! channels at 32 x 32 49, 50, 60; of 128 at 16 x 16 45, 45, 56; of 256 at 8 x 8 41, 41, 55; of 512 at 4 x 4 35, 35, 54. The
-//! products are seven to nine tenths of that; the rest is rounding, pairing and storing. Medians of ratios of pairs: rows read
-//! in place, and not from copies in blocks, 1.06 for 64 channels, 1.02 for 256, 0.97 for linear layers of 192; results written
-//! past the caches 1.04 more; a task's rows asked for at its start 1.02 more. Tried: weight gradients in eight slices of tiles
-//! for two threads where two do, each of which reads all of x again (64 channels 84 ms, not 59); tiles tap by tap and not
-//! channels by channels (128 channels 68, not 58); copies of blocks of unknown length (3 % slower); results written block by
-//! block of columns, while their sums are in the first-level cache (1024 channels 0.91).
+//! channels at 32 x 32 50, 50, 59; of 128 at 16 x 16 45, 45, 55; of 256 at 8 x 8 41, 41, 53; of 512 at 4 x 4 35, 35, 54. The
+//! products are seven to nine tenths of that; the rest is rounding, pairing and storing. Medians of ratios of pairs:
+//!
+//! - Rows read in place, and not from copies in blocks: 64 channels 1.06, 256 channels 1.02.
+//! - Results written past the caches: 64 channels at 32 x 32 1.04 more. A task's rows asked for at its start: 1.02 more.
+//! - Both gradients from one rounding of dy: 64 channels 1.03, linear layers 1.05.
+//! - Weight gradients ask for the next block's pixels: 1.01 to 1.03. Taps of few channels, which share tiles, copied four
+//!   elements at once, and only those of the task's tiles: 7 x 7 stem 1.9.
+//!
+//! Tried: weight gradients in eight slices of tiles for two threads where two do, each of which reads all of x again (64
+//! channels 84 ms, not 59); tiles tap by tap and not channels by channels (128 channels 68, not 58); copies of blocks of
+//! unknown length (3 % slower); results written by blocks of columns while their sums are in the first-level cache (1024
+//! channels 0.91); loops over blocks in which each step finds its elements in a table (0.95).
 
 mod correlation;
 mod weight_grad;

@@ -119,10 +119,6 @@ impl Gradient<'_> {
         self.channels().map(|channels| channels.div_ceil(EDGE))
     }
 
-    fn rows_per_image(&self) -> usize {
-        self.shape.out_size().iter().product()
-    }
-
     /// Whether taps share tiles.
     fn shares_tiles(&self) -> bool {
         self.channels()[0] < EDGE
@@ -168,7 +164,7 @@ impl Gradient<'_> {
 
     /// One block of the gradient, of all nodes.
     fn run(&self, cx: &Context<'_>, task: &Task, nodes: &[SharedMut<f32>]) {
-        let rows_per_image = self.rows_per_image();
+        let rows_per_image: usize = self.shape.out_size().iter().product();
         let across = task.columns.len();
         // Of each tile and column block: the leaf's sum, then the nodes.
         let sums_len = (1 + self.slots) * BLOCK;
@@ -215,7 +211,7 @@ impl Gradient<'_> {
         self.find_all(chunk.clone(), of_dy);
         for (column, right) in task.columns.clone().zip(right.chunks_exact_mut(CHUNK_BLOCKS * BLOCK)) {
             let from = &self.dy.bits[task.group * self.channels()[1] + column * EDGE..];
-            self.pair(cx, from, CHUNK * self.shape.c_out, of_dy, right);
+            self.pair(cx, from, of_dy, right);
         }
         for tap in self.taps_of(&task.tiles) {
             self.find(cx, chunk.clone(), &self.taps[tap], &mut of_taps[tap]);
@@ -312,8 +308,7 @@ impl Gradient<'_> {
         let from = &self.x.bits[group * channels..];
         if !self.shares_tiles() {
             let positions = &of_taps[rows.start / channels];
-            let ahead = self.shape.x_len() / self.shape.n / self.rows_per_image() * CHUNK;
-            self.pair(cx, &from[rows.start % channels..], ahead, positions, to);
+            self.pair(cx, &from[rows.start % channels..], positions, to);
             return positions.blocks;
         }
         let mut gathered = Positions { at: std::array::from_fn(|i| i * LINE), blocks: 0 };
@@ -325,17 +320,20 @@ impl Gradient<'_> {
             copy_fours(cx.isa, &from[channel..], &of_taps[tap].at, len, &mut lines[row - rows.start..]);
             row += len;
         }
-        self.pair(cx, lines, 0, &gathered, to);
+        self.pair(cx, lines, &gathered, to);
         gathered.blocks
     }
 
     /// Blocks of 32 channels over the positions.
-    fn pair(&self, cx: &Context<'_>, from: &[u16], ahead: usize, positions: &Positions, to: &mut [u16]) {
+    fn pair(&self, cx: &Context<'_>, from: &[u16], positions: &Positions, to: &mut [u16]) {
         let pairs = self.unit.pairs();
+        let at = positions.at.as_chunks::<EDGE>().0;
         for blocks in runs(positions.blocks) {
             let to = to[blocks.start * BLOCK..blocks.end * BLOCK].as_chunks_mut::<BLOCK>().0;
-            let at = positions.at.as_chunks::<EDGE>().0[blocks.clone()].iter();
-            to.iter_mut().zip(at).for_each(|(to, at)| pair_lines(cx.isa, from, &pairs.in_places(at), ahead, to));
+            for (block, to) in blocks.zip(to) {
+                let next = &at[(block + 1).min(CHUNK_BLOCKS - 1)];
+                pair_lines(cx.isa, from, &pairs.in_places(&at[block]), next, to);
+            }
         }
     }
 }
